@@ -1,0 +1,177 @@
+"""What every JSON endpoint shares: who is asking, and the envelope of answers and errors.
+
+``{"success": true, "data": …}`` or ``{"success": false, "error": text, "code": NAME, "data": …}``; the HTTP status
+says the same as the code.
+"""
+
+import functools
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponseBase, JsonResponse
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+from rest_framework import exceptions, parsers
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from aleph.accounts.models import ApiKey, User, hashed
+from aleph.problems import InvalidRequest, NotFound, Problem
+
+
+class Unauthenticated(Problem):
+    code = "UNAUTHENTICATED"
+    status = 401
+    text = _("Please sign in, or send an API key.")
+
+
+class Forbidden(Problem):
+    code = "FORBIDDEN"
+    status = 403
+    text = _("This is not allowed.")
+
+
+class RateLimited(Problem):
+    code = "RATE_LIMITED"
+    status = 429
+    text = _("Too many requests. Please wait a moment.")
+
+
+class MethodNotAllowed(InvalidRequest):
+    status = 405
+    text = _("This address does not take that method.")
+
+
+class UnsupportedMediaType(InvalidRequest):
+    status = 415
+    text = _("Send JSON, with the content type application/json.")
+
+
+class NotAcceptable(InvalidRequest):
+    status = 406
+    text = _("This address answers in JSON.")
+
+
+class JSONParser(parsers.JSONParser):
+    """JSON, and an error of the sender's where it is nested deeper than anybody means it."""
+
+    def parse(
+        self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        try:
+            return super().parse(stream, media_type, dict(parser_context or {}))
+        except RecursionError as error:
+            raise exceptions.ParseError from error
+
+
+class ApiKeyAuthentication(BaseAuthentication):
+    """``Authorization: Bearer alp_…``. A wrong, revoked or expired key is an error, never a guest."""
+
+    def authenticate(self, request: Request) -> tuple[User, ApiKey] | None:
+        scheme, _space, key = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        found = ApiKey.objects.select_related("user").filter(hash=hashed(key.strip())).first()
+        if found is None:
+            raise exceptions.AuthenticationFailed(_("This API key is not known."))
+        if not found.is_usable or not found.user.is_active:
+            raise exceptions.AuthenticationFailed(_("This API key has expired or was revoked."))
+        self._note_use(found)
+        return found.user, found
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"
+
+    def _note_use(self, key: ApiKey) -> None:
+        """Write down the use now and then, not at every call."""
+        now = timezone.now()
+        if key.last_used_at is None or now - key.last_used_at > ApiKey.USED_RESOLUTION:
+            ApiKey.objects.filter(pk=key.pk).update(last_used_at=now)
+
+
+def ok(data: Any, status: int = 200) -> Response:
+    return Response({"success": True, "data": data}, status=status)
+
+
+def failed(problem: Problem) -> Response:
+    # Errors are JSON, also for those who asked for a stream of events.
+    response = Response(body_of(problem), status=problem.status, content_type="application/json")
+    if problem.retry_after_s is not None:
+        response["Retry-After"] = str(problem.retry_after_s)
+    return response
+
+
+def body_of(problem: Problem) -> dict[str, Any]:
+    return {
+        "success": False,
+        "error": str(problem.message),
+        "code": problem.code,
+        "data": problem.data,
+    }
+
+
+def envelope_errors(error: Exception, context: dict[str, Any]) -> Response:
+    """REST framework's exception handler: every expected error becomes the envelope. The others are raised, so that
+    Django logs them with the request's id and `aleph.views.fault` answers."""
+    problem = problem_of(error)
+    if problem is None:
+        raise error
+    response = failed(problem)
+    header = getattr(error, "auth_header", None)
+    if header:
+        response["WWW-Authenticate"] = header
+    return response
+
+
+def problem_of(error: Exception) -> Problem | None:
+    """The expected failure that an exception stands for; None for a fault of ours."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, Http404):
+        return NotFound()
+    if isinstance(error, PermissionDenied | exceptions.PermissionDenied):
+        return Forbidden()
+    if isinstance(error, exceptions.NotAuthenticated):
+        return Unauthenticated()
+    if isinstance(error, exceptions.AuthenticationFailed):
+        return Unauthenticated(str(error.detail))
+    if isinstance(error, exceptions.Throttled):
+        return RateLimited(retry_after_s=int(getattr(error, "wait", None) or 1))
+    if isinstance(error, exceptions.ParseError):
+        return InvalidRequest(_("The body is not valid JSON."))
+    if isinstance(error, exceptions.ValidationError):
+        return InvalidRequest(_("Some fields are missing or wrong."), data={"fields": error.detail})
+    if isinstance(error, exceptions.MethodNotAllowed):
+        return MethodNotAllowed()
+    if isinstance(error, exceptions.UnsupportedMediaType):
+        return UnsupportedMediaType()
+    if isinstance(error, exceptions.NotAcceptable):
+        return NotAcceptable()
+    return None
+
+
+def not_found(request: HttpRequest) -> JsonResponse:
+    """The 404 of addresses below /api/ that do not exist."""
+    return JsonResponse(body_of(NotFound()), status=404)
+
+
+def continued(
+    view: Callable[..., Any], *, by: Callable[[HttpRequest, Any], Awaitable[HttpResponseBase]]
+) -> Callable[..., Any]:
+    """A REST framework view whose answer may take minutes.
+
+    The view itself runs in a thread, as ever. If its response carries `pending`, the answer is given by `by(request,
+    response.pending)` on the event loop, which can stream it. An answer that is no stream holds the request's thread
+    until it is there (`aleph.requests.in_one_thread`), and no database connection.
+    """
+
+    @functools.wraps(view)
+    async def handler(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        response: Any = await sync_to_async(view)(request, *args, **kwargs)
+        pending = getattr(response, "pending", None)
+        return response if pending is None else await by(request, pending)
+
+    return handler

@@ -1,0 +1,239 @@
+"""Drawings that the server makes: scales, ticks, stacked bars. For every app; knows none of them, and no model.
+
+A drawing is measured here and becomes SVG in `templates/charts/`. Across, everything is in per cent, and down, in px: the
+plot is as wide as its place and its text keeps its size. Measures are strings, because a template would write numbers
+in the reader's language, and SVG has none.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from django.utils.formats import number_format
+from django.utils.translation import gettext as _
+
+SLOTS = 6
+"""Colours of the palette (`series-1` to `series-6`); the last one is grey, for what is left over."""
+
+HEIGHT, TOP, BASE = 300, 8, 276
+INTERVALS = 4
+"""Steps of the scale at most."""
+
+STEPS = (Decimal(1), Decimal(2), Decimal("2.5"), Decimal(5), Decimal(10))
+BAR_SHARE, WIDEST_BAR = 0.64, 6.0
+LABELS = 7
+TIP_WIDTH, TIP_LINE, DIGIT, LETTER = 208, 18, 6.9, 6.4
+"""The box of a tooltip (the stylesheet knows its width, too), and about how wide its text runs, in px."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One place on the axis: its name, and where its link leads."""
+
+    label: str
+    href: str
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One colour of the stacks: `slot` of the palette (1 to `SLOTS`), one whole number for each column."""
+
+    name: str
+    slot: int
+    values: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    y: str
+    label: str
+    is_base: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A name below the axis. `is_fine`: left out where the plot is narrow."""
+
+    x: str
+    label: str
+    is_last: bool
+    is_fine: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    slot: int
+    x: str
+    y: str
+    width: str
+    height: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One series in a tooltip. `short` fits beside its number."""
+
+    slot: int
+    name: str
+    short: str
+    value: int
+    y: int
+
+    @property
+    def key_y(self) -> int:
+        return self.y - 9
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """One column: its bars, and the link over them with its tooltip, which lists from the top what is not 0.
+
+    `tip_shift` keeps the tooltip within the plot; where there is room, it stands beside the column instead, to the left
+    where it `opens_left`.
+    """
+
+    column: Column
+    total: int
+    x: str
+    width: str
+    center: str
+    bars: Sequence[Bar]
+    lines: Sequence[Line]
+    values: Sequence[int]
+    tip_shift: str
+    opens_left: bool
+
+    @property
+    def tip_height(self) -> int:
+        return 34 + TIP_LINE * len(self.lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """Stacked bars, ready to be drawn; `element_id` is unique on its page."""
+
+    element_id: str
+    title: str
+    description: str
+    series: Sequence[Series]
+    ticks: Sequence[Tick]
+    marks: Sequence[Mark]
+    stacks: Sequence[Stack]
+    height: int = HEIGHT
+    base: int = BASE
+    tip_width: int = TIP_WIDTH
+
+    @property
+    def hit_height(self) -> int:
+        return BASE - TOP + 4
+
+    @property
+    def latest_first(self) -> list[Stack]:
+        return list(reversed(self.stacks))
+
+
+def stacked_bars(
+    *, element_id: str, title: str, description: str, columns: Sequence[Column], series: Sequence[Series]
+) -> Bars:
+    """One stack for each column, the first series at the bottom."""
+    totals = [sum(part.values[place] for part in series) for place in range(len(columns))]
+    scale = nice_scale(max(totals, default=0))
+    return Bars(
+        element_id=element_id,
+        title=title,
+        description=description,
+        series=series,
+        ticks=[Tick(_px(BASE - _rise(value, scale)), compact(value), value == 0) for value in scale],
+        marks=list(_marks(columns)),
+        stacks=[
+            _stack(column, place, len(columns), totals[place], series, scale)
+            for place, column in enumerate(columns)
+        ],
+    )
+
+
+def nice_scale(most: int) -> list[int]:
+    """Round, evenly spaced whole numbers from 0 up to at least `most`: three to six of them, or just 0 and 1."""
+    if most <= 1:
+        return [0, 1]
+    power = Decimal(10) ** (len(str(most)) - 2)
+    step = next(
+        int(candidate)
+        for candidate in (power * factor * nice for factor in (1, 10) for nice in STEPS)
+        if candidate * INTERVALS >= most and candidate == int(candidate)
+    )
+    return list(range(0, most + step, step))
+
+
+def compact(value: int) -> str:
+    """A number for an axis, in the reader's language: 950, 1.5K, 20M."""
+    for size, text in ((10**9, _("%(number)sB")), (10**6, _("%(number)sM")), (10**3, _("%(number)sK"))):
+        if value >= size:
+            number = (Decimal(value) / size).normalize()
+            return text % {"number": number_format(f"{number:f}", use_l10n=True)}
+    return str(value)
+
+
+def shortened(text: str, letters: int) -> str:
+    return text if len(text) <= letters else f"{text[: max(1, letters - 1)].rstrip()}…"
+
+
+def _rise(value: int, scale: Sequence[int]) -> float:
+    return (BASE - TOP) * value / scale[-1]
+
+
+def _marks(columns: Sequence[Column]) -> Iterator[Mark]:
+    """Names for some of the columns, evenly from the last one back, so that the last one has its own."""
+    count = len(columns)
+    every = math.ceil(count / LABELS)
+    at_edge = count > LABELS
+    for nth, place in enumerate(range(count - 1, 0 if at_edge else -1, -every)):
+        is_last = nth == 0 and at_edge
+        x = "100%" if is_last else _percent((place + 0.5) * 100 / count)
+        if place * 100 / count >= 5 or not at_edge:
+            yield Mark(x, columns[place].label, is_last, is_fine=nth % 2 == 1)
+
+
+def _stack(
+    column: Column, place: int, count: int, total: int, series: Sequence[Series], scale: Sequence[int]
+) -> Stack:
+    step = 100 / count
+    width = min(step * BAR_SHARE, WIDEST_BAR)
+    center = (place + 0.5) * step
+    bars, below = [], 0
+    for part in series:
+        value = part.values[place]
+        if value:
+            bottom, rise = _rise(below, scale), _rise(value, scale)
+            # A hair of paper between two colours; what is thinner than that still shows.
+            height = rise if not below else max(rise - 1, rise / 2)
+            y = BASE - bottom - rise
+            bars.append(Bar(part.slot, _percent(center - width / 2), _px(y), _percent(width), _px(height)))
+            below += value
+    parts = [(part, part.values[place]) for part in reversed(series) if part.values[place]]
+    return Stack(
+        column=column,
+        total=total,
+        x=_percent(place * step),
+        width=_percent(step),
+        center=_percent(center),
+        bars=bars,
+        lines=[_line(part, value, 40 + TIP_LINE * nth) for nth, (part, value) in enumerate(parts)],
+        values=[part.values[place] for part in series],
+        tip_shift=_px(-center / 100 * TIP_WIDTH),
+        opens_left=center >= 50,
+    )
+
+
+def _line(part: Series, value: int, y: int) -> Line:
+    room = TIP_WIDTH - 28 - 12 - 8 - DIGIT * len(f"{value:,}")
+    return Line(part.slot, part.name, shortened(part.name, int(room / LETTER)), value, y)
+
+
+def _percent(value: float) -> str:
+    return f"{value:.2f}%"
+
+
+def _px(value: float) -> str:
+    return f"{value:.1f}"

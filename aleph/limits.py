@@ -1,0 +1,56 @@
+"""What a request may weigh. Django's ASGI handler spools a body to disk before it asks anybody, so the limit is in front."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+TOO_LARGE = b'{"success": false, "error": "The request is too large.", "code": "INVALID_REQUEST", "data": {}}'
+
+
+def limited(application: Application, *, max_bytes: int) -> Application:
+    """`application`, with bodies of more than `max_bytes` answered by 413, announced or not."""
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await application(scope, receive, send)
+            return
+        if _announced(scope) > max_bytes:
+            await _refuse(send)
+            return
+        seen = 0
+        refused = False
+
+        async def counted() -> Event:
+            nonlocal seen, refused
+            event = await receive()
+            seen += len(event.get("body", b""))
+            if seen > max_bytes and not refused:
+                refused = True
+                await _refuse(send)
+            return {"type": "http.disconnect"} if refused else event
+
+        async def unless_refused(event: Event) -> None:
+            if not refused:
+                await send(event)
+
+        await application(scope, counted, unless_refused)
+
+    return guarded
+
+
+def _announced(scope: Scope) -> int:
+    for name, value in scope.get("headers", ()):
+        if name == b"content-length":
+            return int(value) if value.isdigit() else 0
+    return 0
+
+
+async def _refuse(send: Send) -> None:
+    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.body", "body": TOO_LARGE})

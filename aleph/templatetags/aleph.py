@@ -1,0 +1,63 @@
+"""Numbers as people write them. Counts follow the page's language; rupiah is always written the Indonesian way."""
+
+from decimal import ROUND_HALF_UP, Decimal
+
+from django import template
+from django.utils.formats import number_format
+
+from aleph import ids
+
+register = template.Library()
+MINUS = "\u2212"
+
+
+@register.filter
+def count(value: int | None) -> str:
+    """A whole number with the language's separators and a real minus sign."""
+    if value is None:
+        return ""
+    text = number_format(abs(int(value)), use_l10n=True, force_grouping=True)
+    return MINUS + text if value < 0 else text
+
+
+@register.filter
+def signed(value: int) -> str:
+    """A change: with its sign, always."""
+    return count(value) if value < 0 else f"+{count(value)}"
+
+
+@register.filter
+def rupiah(value: int | Decimal | None) -> str:
+    """``Rp 50.000`` in every language."""
+    if value is None:
+        return ""
+    whole = int(Decimal(value).quantize(Decimal(1), rounding=ROUND_HALF_UP))
+    text = f"Rp {abs(whole):,}".replace(",", ".")
+    return MINUS + text if whole < 0 else text
+
+
+@register.filter
+def usd(value: Decimal | None) -> str:
+    """US dollars for display: two places from one dollar on, enough places to see something below."""
+    if value is None:
+        return ""
+    places = 2 if value == 0 or abs(value) >= 1 else 4 if abs(value) >= Decimal("0.001") else 6
+    return f"${number_format(value, decimal_pos=places, use_l10n=True)}"
+
+
+@register.filter
+def context_size(tokens: int) -> str:
+    """``128K``, ``1M``."""
+    return f"{tokens // 1_000_000}M" if tokens >= 1_000_000 else f"{tokens // 1000}K"
+
+
+@register.inclusion_tag("shell/_icon.html")
+def icon(name: str, size: str = "") -> dict[str, str]:
+    """A drawing of the sprite; `size` is ``small`` or another variant of the class ``icon``."""
+    return {"name": name, "size": size}
+
+
+@register.simple_tag
+def fresh_id(prefix: str) -> str:
+    """A new public id, for forms that must be carried out once however often they are sent."""
+    return ids.new(prefix)
