@@ -1,0 +1,129 @@
+"""Packages, accounts, transfers and purchases in the administration. Only packages are edited: the books are read."""
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.formats import number_format
+from django.utils.translation import gettext_lazy as _
+
+from aleph.accounts.models import User
+from aleph.staff import LongList, by_period
+from aleph.templatetags.aleph import rupiah
+from billing.models import Account, Package, Purchase, Transfer
+
+
+@admin.register(Package)
+class PackageAdmin(admin.ModelAdmin):
+    """Packages are withdrawn and never deleted, because purchases name them."""
+
+    list_display = (
+        "name",
+        "slug",
+        "tokens",
+        "bonus_tokens",
+        "price",
+        "per_1k",
+        "position",
+        "is_offered",
+        "is_recommended",
+    )
+    list_filter = ("is_offered",)
+    ordering = ("position", "price_idr")
+    fieldsets = (
+        (None, {"fields": ("name", "slug", "position", "is_offered", "is_recommended")}),
+        (
+            _("What is sold"),
+            {
+                "description": _("Holds for purchases from now on. Past purchases keep their own figures."),
+                "fields": ("tokens", "bonus_tokens", "price_idr"),
+            },
+        ),
+    )
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Package | None = None) -> list[str]:
+        """The id stands in links and in requests of programs."""
+        return ["slug"] if obj else []
+
+    def has_delete_permission(self, request: HttpRequest, obj: Package | None = None) -> bool:
+        return False
+
+    @admin.display(description=_("price"), ordering="price_idr")
+    def price(self, package: Package) -> str:
+        return rupiah(package.price_idr)
+
+    @admin.display(description=_("per 1,000"))
+    def per_1k(self, package: Package) -> str:
+        return rupiah(package.idr_per_1k)
+
+
+@admin.register(Account)
+class AccountAdmin(LongList):
+    list_display = ("id", "user", "name", "unit", "balance", "held", "available", "frozen_at", "created_at")
+    list_filter = ("unit", ("user", admin.EmptyFieldListFilter), ("frozen_at", admin.EmptyFieldListFilter))
+    list_select_related = ("user",)
+    ordering = ("-id",)
+    search_help_text = _("An id, or a person's whole address.")
+
+    def by_id(self, queryset: QuerySet[Account], term: str) -> QuerySet[Account]:
+        return queryset.filter(id=int(term)) if term.isdecimal() and len(term) < 19 else queryset.none()
+
+    @admin.display(description=_("available"))
+    def available(self, account: Account) -> str:
+        return number_format(account.balance - account.held)
+
+
+@admin.register(Transfer)
+class TransferAdmin(LongList):
+    list_display = (
+        "created_at",
+        "person",
+        "kind",
+        "phase",
+        "amount",
+        "unit",
+        "balance_after",
+        "accounts",
+        "id",
+    )
+    list_filter = (by_period("trf"), "phase", "kind", "unit")
+    list_select_related = ("debit__user", "credit__user")
+    ordering = ("-id",)
+    search_help_text = _("The id or key of a transfer, or a person's whole address.")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Transfer]:
+        return super().get_queryset(request).select_related("debit__user", "credit__user", "author")
+
+    def of_people(self, queryset: QuerySet[Transfer], people: QuerySet[User]) -> QuerySet[Transfer]:
+        accounts = list(Account.objects.filter(user__in=people).values_list("pk", flat=True))
+        return queryset.filter(debit__in=accounts) | queryset.filter(credit__in=accounts)
+
+    def by_id(self, queryset: QuerySet[Transfer], term: str) -> QuerySet[Transfer]:
+        return queryset.filter(id=term) | queryset.filter(key=term) | queryset.filter(pending=term)
+
+    @admin.display(description=_("person"))
+    def person(self, transfer: Transfer) -> str:
+        return str(transfer.debit.user or transfer.credit.user)
+
+    @admin.display(description=_("from and to"))
+    def accounts(self, transfer: Transfer) -> str:
+        return f"{transfer.debit.name} → {transfer.credit.name}"
+
+
+@admin.register(Purchase)
+class PurchaseAdmin(LongList):
+    list_display = ("number", "created_at", "user", "package_name", "tokens", "bonus_tokens", "price")
+    list_filter = (by_period("buy"), "package")
+    list_select_related = ("user",)
+    ordering = ("-id",)
+    exclude = ("key", "package")
+    search_help_text = _("The id or number of a purchase, or a person's whole address.")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Purchase]:
+        return super().get_queryset(request).select_related("user", "package")
+
+    def by_id(self, queryset: QuerySet[Purchase], term: str) -> QuerySet[Purchase]:
+        return queryset.filter(id=term) | queryset.filter(number=term)
+
+    @admin.display(description=_("price"))
+    def price(self, purchase: Purchase) -> str:
+        return rupiah(purchase.price_idr)

@@ -1,0 +1,16 @@
+"""What the frame of every page shows of the balance."""
+
+from typing import Any
+
+from django.http import HttpRequest
+from django.utils.functional import SimpleLazyObject
+
+from billing import ledger
+
+
+def balance(request: HttpRequest) -> dict[str, Any]:
+    """`balance` is a `ledger.Balance`, read when a template asks for it; nothing for guests."""
+    user = getattr(request, "user", None)
+    if user is None or not user.is_authenticated:
+        return {}
+    return {"balance": SimpleLazyObject(lambda: ledger.balance_of(user))}
