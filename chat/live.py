@@ -1,0 +1,236 @@
+"""What somebody who watches a reply is sent: as fragments for the page, as text for programs.
+
+A watcher first gets everything so far and then follows, so a reload, a second tab and a reconnect are the same thing.
+Watching holds no database connection: the row is read at the beginning, at the end, and now and then when nothing
+comes (the relay may be gone, or the end may have been lost; R41, R43).
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TypeVar
+
+from asgiref.sync import sync_to_async
+from django.db import InterfaceError, OperationalError, connection
+from django.http import HttpRequest
+from django.template.loader import render_to_string
+from django.utils import timezone, translation
+
+from chat import replies, stream
+from chat.models import Message
+from chat.render import LiveRenderer
+
+T = TypeVar("T")
+READ_ATTEMPTS = 10
+FIRST_LOOK_S = 0.3
+"""The same at the beginning: a short reply may have ended between the reading of its row and the first listening."""
+REREAD_S = 3.0
+"""Silence after which the row is read again."""
+COMMENT_S = 15.0
+"""Silence after which a comment keeps proxies awake."""
+CONNECTION_S = 600.0
+"""A connection ends after this, with an event that lets the browser come back."""
+DRAW_S = 0.08
+DRAW_SHARE = 0.4
+"""Part of the event loop that drawing may take, over all viewers of this process: the more there are, the rarer."""
+DRAW_REST = 10.0
+"""One viewer rests this many times as long as his last drawing took."""
+SLOW_S = 0.03
+
+
+def event(name: str, data: str) -> str:
+    """One server-sent event; lines of `data` as the protocol wants them."""
+    lines = "".join(f"data: {line}\n" for line in data.split("\n"))
+    return f"event: {name}\n{lines}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Something new about a reply: all its text so far, and whether that is the end."""
+
+    text: str
+    is_over: bool
+
+
+async def watch(reply: Message, *, patience: float = COMMENT_S) -> AsyncGenerator[Moment | None, None]:
+    """The text of a reply as it grows, and last its end. None after `patience` seconds without anything new.
+
+    The texts of one watch only ever grow, except when a dead worker's reply begins anew with no text shown.
+    """
+    if not reply.is_open:
+        yield Moment(reply.content, True)
+        return
+    async with stream.hub().follow(reply.pk, reply.epoch) as tail:
+        tail.replace(reply.epoch, reply.content)
+        yield Moment(tail.text, False)
+        seen, quiet_since, spoke_at = tail.text, time.monotonic(), time.monotonic()
+        look_after_s = FIRST_LOOK_S
+        while True:
+            if not tail.ended and tail.text == seen:
+                await tail.changed(within_s=look_after_s)
+            if tail.gap:
+                await stream.hub().refill(tail)
+            now = time.monotonic()
+            if tail.text != seen and not tail.ended:
+                seen, quiet_since, spoke_at = tail.text, now, now
+                yield Moment(seen, False)
+            elif tail.ended or now - quiet_since >= look_after_s:
+                quiet_since, look_after_s = now, REREAD_S
+                row = await _read(reply.pk)
+                if row is None or not row.is_open:
+                    yield Moment(row.content if row else seen, True)
+                    return
+                tail.ended = False
+                tail.replace(row.epoch, row.content)
+                await stream.hub().refill(tail)
+            if now - spoke_at >= patience:
+                spoke_at = now
+                yield None
+
+
+async def finished(reply_id: str) -> Message | None:
+    """Wait until a reply is over and return it; None if it was deleted meanwhile."""
+    row = await _read(reply_id)
+    while row is not None and row.is_open:
+        async with aclosing(watch(row)) as moments:
+            async for moment in moments:
+                if moment is not None and moment.is_over:
+                    break
+        row = await _read(reply_id)
+    return row
+
+
+async def page_events(reply: Message, *, request: HttpRequest) -> AsyncIterator[str]:
+    """The events of the chat page: `snapshot`, then `block`, `tail` (the open block) and `count`, at last
+    `done`. No event may be called `open`: browsers fire one of their own by that name."""
+    page = _Page(reply, request)
+    began = time.monotonic()
+    _drawing.viewers += 1
+    try:
+        yield f"retry: {1000 + hash(reply.pk) % 4000}\n\n"
+        async with aclosing(watch(reply)) as moments:
+            async for moment in moments:
+                if moment is None:
+                    yield ": still here\n\n"
+                    continue
+                if moment.is_over:
+                    break
+                yield await page.draw(moment.text)
+                if time.monotonic() - began > CONNECTION_S:
+                    yield event("reconnect", "")
+                    return
+                await asyncio.sleep(max(_drawing.pause(), DRAW_REST * page.took_s))
+        done = await in_thread(page.done)
+        yield event("done", done)
+    finally:
+        _drawing.viewers -= 1
+
+
+class _Page:
+    """One viewer's page: what he has been sent already."""
+
+    def __init__(self, reply: Message, request: HttpRequest) -> None:
+        self.reply = reply
+        self.request = request
+        self.language = translation.get_language()
+        self.time_zone = timezone.get_current_timezone()
+        self.renderer: LiveRenderer | None = None
+        self.text = ""
+        self.took_s = 0.0
+
+    async def draw(self, text: str) -> str:
+        """The events that bring this viewer to `text`. A huge open block is drawn beside the event loop."""
+        began = time.perf_counter()
+        events = await in_thread(lambda: self._events(text)) if self.took_s > SLOW_S else self._events(text)
+        self.took_s = time.perf_counter() - began
+        _drawing.took(self.took_s)
+        return events
+
+    def _events(self, text: str) -> str:
+        with translation.override(self.language):
+            if self.renderer is None or not text.startswith(self.text):
+                events = self._snapshot(text)
+            else:
+                update = self.renderer.feed(text[len(self.text) :])
+                events = event("block", update.blocks) if update.blocks else ""
+                events += event("tail", update.open)
+            self.text = text
+            return events + event("count", self._count(text))
+
+    def _snapshot(self, text: str) -> str:
+        self.renderer = LiveRenderer()
+        self.renderer.feed(text)
+        return event(
+            "snapshot",
+            render_to_string("chat/_snapshot.html", {"reply": self.reply, "drawn": self.renderer.snapshot()}),
+        )
+
+    def _count(self, text: str) -> str:
+        if not text:
+            return render_to_string("chat/_count.html", {"reply": self.reply, "state": "thinking"})
+        so_far = replies.charge_so_far(self.reply, text)
+        llm_tokens = replies.written_so_far(self.reply, text)
+        return render_to_string(
+            "chat/_count.html",
+            {"reply": self.reply, "state": "writing", "so_far": so_far, "llm_tokens": llm_tokens},
+        )
+
+    def done(self) -> str:
+        """The finished message with the balance, the toast and the composer's button, out of band."""
+        reply = Message.objects.select_related("model", "session", "parent").filter(pk=self.reply.pk).first()
+        if reply is None:
+            return ""
+        with translation.override(self.language), timezone.override(self.time_zone):
+            return render_to_string(
+                "chat/_done.html", {"message": reply, "reply": reply}, request=self.request
+            )
+
+
+class _Drawing:
+    """How long drawing takes here, so that many viewers share the event loop fairly."""
+
+    def __init__(self) -> None:
+        self.viewers = 0
+        self.seconds = 0.001
+
+    def took(self, seconds: float) -> None:
+        self.seconds += 0.05 * (seconds - self.seconds)
+
+    def pause(self) -> float:
+        return min(2.0, max(DRAW_S, self.viewers * self.seconds / DRAW_SHARE))
+
+
+_drawing = _Drawing()
+
+
+async def _read(reply_id: str) -> Message | None:
+    """The row of a reply. A database that is away for a moment ends nobody's watching."""
+
+    def read() -> Message | None:
+        return Message.objects.select_related("model", "session").filter(pk=reply_id).first()
+
+    for _attempt in range(READ_ATTEMPTS - 1):
+        try:
+            return await in_thread(read)
+        except (OperationalError, InterfaceError):
+            await asyncio.sleep(REREAD_S)
+    return await in_thread(read)
+
+
+async def release_database() -> None:
+    """Give back the connection of this request's thread, before a long wait."""
+    await sync_to_async(lambda: connection.close())()
+
+
+async def in_thread(function: Callable[[], T]) -> T:
+    """Run database work in a thread and give the connection back at once."""
+
+    def run() -> T:
+        try:
+            return function()
+        finally:
+            connection.close()
+
+    return await sync_to_async(run, thread_sensitive=False)()

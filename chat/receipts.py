@@ -1,0 +1,76 @@
+"""What a reply cost, and why. Follows the ids from the reply to its usage row, the price row that was valid then, and
+the transfer that paid (X6)."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from aleph.accounts.models import User
+from billing import ledger
+from chat import sessions
+from chat.models import Message
+from usage import reports
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One class of LLM tokens: how many (None: nobody said), the rate per 1K, and what they come to in Aleph tokens."""
+
+    name: str
+    tokens: int | None
+    rate: int
+
+    @property
+    def amount(self) -> Decimal:
+        return Decimal((self.tokens or 0) * self.rate) / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """`call` is the usage row (with its price row) and `transfer` what resolved the hold; None where there is none."""
+
+    reply: Message
+    call: "reports.Call | None"
+    transfer: "ledger.Transfer | None"
+
+    @property
+    def lines(self) -> list[Line]:
+        if self.call is None:
+            return []
+        reply, call = self.reply, self.call
+        return [
+            Line("fresh_input", call.fresh_input_tokens, reply.input_rate),
+            Line("cache_read", call.cache_read_tokens, reply.input_rate),
+            Line("cache_write", call.cache_write_tokens, reply.input_rate),
+            Line("visible_output", call.visible_output_tokens, reply.output_rate),
+            Line("reasoning", call.reasoning_tokens, reply.output_rate),
+        ]
+
+    @property
+    def sum(self) -> Decimal:
+        return sum((line.amount for line in self.lines), Decimal(0))
+
+    @property
+    def given_back(self) -> int:
+        return self.reply.held_tokens - self.reply.tokens_used
+
+    @property
+    def balance_before(self) -> int | None:
+        after = self.balance_after
+        return None if after is None else after + self.reply.tokens_used
+
+    @property
+    def balance_after(self) -> int | None:
+        return self.transfer.balance_after if self.transfer else None
+
+
+def of_reply(user: User, reply_id: str) -> Receipt:
+    """The receipt of one of the user's replies. Raises `NotFound`."""
+    reply = sessions.reply(user, reply_id)
+    return Receipt(reply, reports.call_of(user, reply.pk), ledger.resolution_of(reply.hold_id))
+
+
+def rupiah(reply: Message) -> int | None:
+    """What the charge is worth by what the reader last paid for his tokens; None where he never bought any."""
+    if reply.value_idr_per_1k is None:
+        return None
+    return (reply.tokens_used * reply.value_idr_per_1k + 500) // 1000

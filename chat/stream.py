@@ -1,0 +1,305 @@
+"""Text on its way from a worker to whoever watches, through Redis. The only module that talks to Redis.
+
+Redis is a relay; the truth is in the database, and everything here may be lost at any moment (R32, R39). Two keys:
+
+``text:<reply>:<epoch>``  all text so far, written by byte offset (so that a repeated write changes nothing), for
+    those who come in the middle;
+``live``                  one stream of all replies' deltas, capped, which every web process reads once for all its
+    viewers. An entry says at which character of the reply it begins, so a reader notices whatever it
+    missed and reads the first key again: nothing can be doubled, nothing can stay missing.
+
+A worker process has one `Publisher`, a web process one `Hub`.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import redis
+import redis.asyncio
+import structlog
+from django.conf import settings
+
+log = structlog.get_logger(__name__)
+
+LIVE = f"{settings.REDIS_PREFIX}live"
+LIVE_LENGTH = 50_000
+TEXT_SECONDS = 3600
+ENDED_SECONDS = 60
+FLUSH_SECONDS = 0.025
+"""One pipeline carries everything that all replies of a process wrote within this time."""
+
+FAULTS = (redis.RedisError, OSError)
+
+
+def _key(reply_id: str, epoch: int) -> str:
+    return f"{settings.REDIS_PREFIX}text:{reply_id}:{epoch}"
+
+
+@cache
+def client() -> redis.Redis:
+    """The connection pool of this process, for threads."""
+    return redis.Redis.from_url(
+        settings.REDIS_URL, socket_timeout=5, socket_connect_timeout=1, health_check_interval=30
+    )
+
+
+def ping() -> bool:
+    """Whether Redis answers within a second."""
+    try:
+        return bool(
+            redis.Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1).ping()
+        )
+    except FAULTS:
+        return False
+
+
+def text(reply_id: str, epoch: int) -> str:
+    """What was published of a reply; nothing where Redis does not know or does not answer."""
+    try:
+        raw = client().get(_key(reply_id, epoch))
+    except FAULTS:
+        return ""
+    return _whole(raw) if isinstance(raw, bytes) else ""
+
+
+def _whole(raw: bytes) -> str:
+    """The text up to the first hole: where a write was lost, Redis pads with zero bytes."""
+    return raw.split(b"\x00", 1)[0].decode(errors="ignore")
+
+
+# Writing
+
+
+@dataclass(slots=True)
+class _Pending:
+    offset: int
+    byte_offset: int
+    parts: list[str] = field(default_factory=list)
+
+
+class Publisher:
+    """Collects deltas of all replies of this process and sends them together, from one thread.
+
+    The first text of a reply leaves at once; after that a quiet Redis costs one round trip per `FLUSH_SECONDS`, however
+    many replies are being written. Faults of Redis are survived: the text is in the database, too.
+    """
+
+    def __init__(self) -> None:
+        self._pending: dict[tuple[str, int], _Pending] = {}
+        self._wake = threading.Condition()
+        self._sending = threading.Lock()
+        self._urgent = False
+        self._failed_at = 0.0
+        threading.Thread(target=self._run, name="publisher", daemon=True).start()
+
+    def append(self, *, reply_id: str, epoch: int, offset: int, byte_offset: int, text: str) -> None:
+        """Publish `text`, which begins at character `offset` (`byte_offset` in UTF-8) of the reply."""
+        with self._wake:
+            pending = self._pending.get((reply_id, epoch))
+            if pending is None:
+                self._pending[reply_id, epoch] = pending = _Pending(offset, byte_offset)
+                if offset == 0:
+                    self._urgent = True
+                if self._urgent or len(self._pending) == 1:
+                    self._wake.notify()
+            pending.parts.append(text)
+
+    def flush(self) -> None:
+        """Send what is collected now, from the calling thread, and after whatever is being sent."""
+        with self._sending:
+            with self._wake:
+                batch, self._pending, self._urgent = self._pending, {}, False
+            if batch:
+                self._send(batch)
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._pending:
+                    self._wake.wait()
+            self.flush()
+            with self._wake:
+                self._wake.wait_for(lambda: self._urgent, timeout=FLUSH_SECONDS)
+
+    def _send(self, batch: dict[tuple[str, int], _Pending]) -> None:
+        pipeline = client().pipeline(transaction=False)
+        for (reply_id, epoch), pending in batch.items():
+            delta = "".join(pending.parts)
+            key = _key(reply_id, epoch)
+            pipeline.setrange(key, pending.byte_offset, delta.encode())
+            if pending.offset == 0:
+                pipeline.expire(key, TEXT_SECONDS)
+            pipeline.xadd(
+                LIVE,
+                {"r": reply_id, "e": epoch, "o": pending.offset, "t": delta},
+                maxlen=LIVE_LENGTH,
+                approximate=True,
+            )
+        try:
+            pipeline.execute()
+        except FAULTS as error:
+            if time.monotonic() - self._failed_at > 10:
+                self._failed_at = time.monotonic()
+                log.warning("redis does not take text; readers follow the database", error=str(error))
+
+
+@cache
+def publisher() -> Publisher:
+    return Publisher()
+
+
+def end(reply_id: str, epoch: int) -> None:
+    """Tell all viewers that a reply is over and stands in the database (R41). Whoever closes a reply calls this."""
+    pipeline = client().pipeline(transaction=False)
+    pipeline.xadd(LIVE, {"r": reply_id, "x": "1"}, maxlen=LIVE_LENGTH, approximate=True)
+    # Where the first write was lost, nothing has said yet that the text may go.
+    pipeline.expire(_key(reply_id, epoch), ENDED_SECONDS)
+    try:
+        pipeline.execute()
+    except FAULTS as error:
+        log.warning("redis does not take the end of a reply", reply_id=reply_id, error=str(error))
+
+
+# Reading
+
+
+class Tail:
+    """What a web process knows of one open reply, shared by all who watch it here."""
+
+    __slots__ = ("_changed", "ended", "epoch", "gap", "reply_id", "text", "viewers")
+
+    def __init__(self, reply_id: str) -> None:
+        self.reply_id = reply_id
+        self.epoch = 0
+        self.text = ""
+        self.ended = False
+        self.gap = False
+        self.viewers = 0
+        self._changed = asyncio.Event()
+
+    def take(self, epoch: int, offset: int, delta: str) -> None:
+        """Add an entry of the live stream, whatever came before it or did not."""
+        if epoch < self.epoch:
+            return
+        if epoch > self.epoch:
+            self.epoch, self.text = epoch, ""
+        have = len(self.text)
+        if offset > have:
+            self.gap = True
+        elif offset + len(delta) > have:
+            self.text += delta[have - offset :]
+        self.wake()
+
+    def replace(self, epoch: int, text: str) -> None:
+        """Adopt a text read as a whole, if it is further than what is known."""
+        if epoch > self.epoch or (epoch == self.epoch and len(text) > len(self.text)):
+            self.epoch, self.text = epoch, text
+            self.wake()
+
+    def end(self) -> None:
+        self.ended = True
+        self.wake()
+
+    def wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def changed(self, *, within_s: float) -> bool:
+        """Wait until something is known that was not; False after so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._changed.wait()
+                return True
+        return False
+
+
+class Hub:
+    """The one reader of the live stream in a web process. It resumes by id, so a reconnect loses nothing."""
+
+    def __init__(self) -> None:
+        self._tails: dict[str, Tail] = {}
+        # A connection of its own: however many viewers come at once, their texts must not hold up the live stream.
+        self._live: Any = redis.asyncio.Redis.from_url(
+            settings.REDIS_URL, socket_timeout=15, socket_connect_timeout=1
+        )
+        self._texts: Any = redis.asyncio.Redis.from_pool(
+            redis.asyncio.BlockingConnectionPool.from_url(
+                settings.REDIS_URL, socket_timeout=5, socket_connect_timeout=1, max_connections=16, timeout=5
+            )
+        )
+        self._reader: asyncio.Task[None] | None = None
+
+    @contextlib.asynccontextmanager
+    async def follow(self, reply_id: str, epoch: int) -> AsyncIterator[Tail]:
+        """The tail of a reply, filled with what was published so far."""
+        if self._reader is None or self._reader.done():
+            started = asyncio.Event()
+            self._reader = asyncio.create_task(self._read(started))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(started.wait(), 1.5)
+        tail = self._tails.setdefault(reply_id, Tail(reply_id))
+        tail.viewers += 1
+        tail.replace(epoch, "")
+        try:
+            await self.refill(tail)
+            yield tail
+        finally:
+            tail.viewers -= 1
+            if not tail.viewers and self._tails.get(reply_id) is tail:
+                del self._tails[reply_id]
+
+    async def refill(self, tail: Tail) -> None:
+        """Read the whole text: at the beginning, and wherever an entry was missed."""
+        tail.gap = False
+        if tail.epoch == 0:
+            return
+        with contextlib.suppress(*FAULTS):
+            raw = await self._texts.get(_key(tail.reply_id, tail.epoch))
+            if raw:
+                tail.replace(tail.epoch, _whole(raw))
+
+    async def _read(self, started: asyncio.Event) -> None:
+        last: bytes | str = ""
+        task = asyncio.current_task()
+        # The client loses a cancellation that comes together with data, and whoever ends the loop would wait for ever.
+        while task is None or not task.cancelling():
+            try:
+                if not last:
+                    newest = await self._live.xrevrange(LIVE, count=1)
+                    last = newest[0][0] if newest else "0-0"
+                    started.set()
+                answer = await self._live.xread({LIVE: last}, count=2000, block=5000)
+                for _, entries in answer or ():
+                    for entry_id, fields in entries:
+                        last = entry_id
+                        self._dispatch(fields)
+            except FAULTS as error:
+                log.warning("the live stream cannot be read", error=str(error))
+                await asyncio.sleep(0.3)
+
+    def _dispatch(self, fields: dict[bytes, bytes]) -> None:
+        tail = self._tails.get(fields[b"r"].decode())
+        if tail is None:
+            return
+        if b"x" in fields:
+            tail.end()
+        else:
+            tail.take(int(fields[b"e"]), int(fields[b"o"]), fields[b"t"].decode())
+
+
+_hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()
+
+
+def hub() -> Hub:
+    """The hub of the running event loop."""
+    loop = asyncio.get_running_loop()
+    if loop not in _hubs:
+        _hubs[loop] = Hub()
+    return _hubs[loop]

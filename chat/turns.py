@@ -1,0 +1,300 @@
+"""A turn: somebody says something, and a reply to it is admitted, held for and queued. One transaction.
+
+The queued row is the queue; Celery is only rung. A turn carries an id that the composer was drawn with, so a double
+click, a second tab and a repeated request are one turn.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from django.db import IntegrityError, OperationalError, transaction
+from django.db.models.functions import Now
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from aleph import ids
+from aleph.accounts.models import User
+from aleph.problems import Conflict, IdempotencyMismatch, InvalidRequest, NotFound, Problem
+from billing import ledger
+from chat import catalogue, prompts, replies, sessions
+from chat.catalogue import Offer
+from chat.models import Message, Session
+
+MAX_TEXT = 100_000
+"""Characters of one message. More than any model of the catalogue makes good use of."""
+USEFUL_OUTPUT = 64
+"""LLM tokens of output below which a reply is not worth starting (X1)."""
+TITLE = 60
+
+
+class EmptyText(InvalidRequest):
+    text = _("There is nothing to send yet.")
+
+
+class TextTooLong(InvalidRequest):
+    text = _("This message is too long for the model. Shorten it, or choose a model with a larger context.")
+
+
+class ModelUnavailable(Problem):
+    code = "AI_SERVICE_UNAVAILABLE"
+    status = 503
+    text = _("The AI service is not available at the moment. Please try again later.")
+
+
+class PriceChanged(Conflict):
+    text = _("The price of this model has just changed. Look at the estimate, and send again.")
+
+
+class StillWriting(Conflict):
+    text = _("A reply is still being written in this chat. Stop it, or wait until it is done.")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    session: Session
+    message: Message
+    reply: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What a message would cost at most, in Aleph tokens, and whether the balance can pay for a useful reply."""
+
+    at_most: int
+    minimum: int
+    available: int
+    draft: prompts.Draft
+    offer: Offer
+
+    @property
+    def is_free(self) -> bool:
+        return self.at_most == 0
+
+    @property
+    def is_enough(self) -> bool:
+        return self.available >= self.minimum
+
+
+def start(
+    *,
+    user: User,
+    session: Session | None,
+    text: str,
+    model_slug: str | None,
+    turn: str,
+    terms: str | None = None,
+) -> Turn:
+    """Admit a message and queue its reply. Without a session a new one begins; `model_slug` None keeps the session's
+    model (for a new session: the free tier). `terms` are the `ChatModel.terms` that the sender was shown.
+
+    Raises `EmptyText`, `TextTooLong`, `UnknownModel`, `ModelUnavailable`, `PriceChanged`, `StillWriting`, `ledger.Insufficient`,
+    `ledger.Frozen`. Nothing is written then. A known `turn` gives the first answer again; with other words it
+    is an `IdempotencyMismatch`.
+    """
+    said = text.replace("\x00", "").strip()
+    admitted = _admitted_once(user, turn, lambda: _start(user, session, said, model_slug, turn, terms))
+    if (
+        admitted.message.content != said
+        or (session is not None and admitted.session.pk != session.pk)
+        or (model_slug and admitted.reply.model is not None and admitted.reply.model.slug != model_slug)
+    ):
+        raise IdempotencyMismatch
+    return admitted
+
+
+def retry(*, user: User, reply_id: str, turn: str, model_slug: str | None = None) -> Turn:
+    """Queue another reply to the message that `reply_id` answered; the old reply stays as a branch. Raises as `start`."""
+    old = sessions.reply(user, reply_id)
+    admitted = _admitted_once(user, turn, lambda: _retry(user, old, model_slug, turn))
+    if admitted.message.pk != old.parent_id:
+        raise IdempotencyMismatch
+    return admitted
+
+
+def stop(*, user: User, reply_id: str) -> Message:
+    """Ask the worker to end a reply; one that nobody has begun ends at once. Harmless when it is over. Raises NotFound."""
+    reply = sessions.reply(user, reply_id)
+    if reply.is_open:
+        Message.objects.filter(pk=reply.pk, state__in=Message.OPEN, stop_requested_at=None).update(
+            stop_requested_at=Now()
+        )
+        replies.close_queued(reply.pk, Message.State.STOPPED)
+        reply.refresh_from_db()
+    return reply
+
+
+def quote(*, user: User, session: Session | None, text: str, model_slug: str | None) -> Quote:
+    """What `text` would cost at most. Raises `UnknownModel`, `TextTooLong`."""
+    offer = _offer(session, model_slug)
+    draft = _draft(offer, prompts.Conversation(session), text)
+    available = 0 if offer.model.is_free else ledger.balance_of(user).available
+    return _quote(offer, draft, available)
+
+
+def _start(
+    user: User, session: Session | None, text: str, model_slug: str | None, turn: str, terms: str | None
+) -> Turn:
+    if not text:
+        raise EmptyText
+    offer = _available(_offer(session, model_slug))
+    if terms and terms.partition(":")[0] == offer.model.slug and terms != offer.model.terms:
+        raise PriceChanged
+    conversation = prompts.Conversation(session)
+    tip = conversation.tip
+    if tip is not None and tip.is_open:
+        raise StillWriting
+    draft = _draft(offer, conversation, text)
+    chosen = offer.model if model_slug else (session.model if session else None)
+    message_id, reply_id = sorted([ids.new("msg"), ids.new("msg")])
+    with transaction.atomic():
+        session = session or sessions.create(user=user, model=chosen)
+        message = Message(
+            id=message_id,
+            session=session,
+            user=user,
+            parent_id=tip.pk if tip else None,
+            role=Message.Role.USER,
+            content=text,
+        )
+        reply = _reply(reply_id, message, offer, draft, turn)
+        Message.objects.bulk_create([message, reply])
+        sessions.touch(session, messages=2, title=title_of(text), model=chosen)
+        _ring_on_commit(reply)
+    return Turn(session, message, reply)
+
+
+def _retry(user: User, old: Message, model_slug: str | None, turn: str) -> Turn:
+    if Message.objects.filter(session=old.session, state__in=Message.OPEN).exists():
+        raise StillWriting
+    session, message = old.session, old.parent
+    if message is None:
+        raise NotFound
+    offer = _available(_offer(session, model_slug or (old.model.slug if old.model else None)))
+    draft = _fit(offer, prompts.Conversation(session, until=message.pk).path_to(message.pk))
+    with transaction.atomic():
+        reply = _reply(ids.new("msg"), message, offer, draft, turn)
+        reply.save(force_insert=True)
+        sessions.touch(session, messages=1, model=offer.model if model_slug else session.model)
+        _ring_on_commit(reply)
+    return Turn(session, message, reply)
+
+
+def _reply(reply_id: str, message: Message, offer: Offer, draft: prompts.Draft, turn: str) -> Message:
+    """The queued reply, with its hold and a snapshot of what it may cost. Runs inside the turn's transaction."""
+    model = offer.model
+    reply = Message(
+        id=reply_id,
+        session=message.session,
+        user=message.user,
+        parent=message,
+        role=Message.Role.ASSISTANT,
+        turn=turn,
+        state=Message.State.QUEUED,
+        rung_at=timezone.now(),
+        model=model,
+        provider=offer.route.provider if offer.route else "",
+        answered_by=offer.route.upstream_model if offer.route else "",
+        input_rate=model.input_rate,
+        output_rate=model.output_rate,
+        estimated_input_tokens=draft.likely,
+        max_output_tokens=model.max_output_tokens,
+    )
+    if not model.is_free:
+        quote = _quote(offer, draft, 0)
+        try:
+            hold = ledger.hold(
+                user=message.user,
+                amount=quote.at_most,
+                minimum=quote.minimum,
+                reference=reply.pk,
+                key=f"hold:{reply.pk}",
+            )
+        except ledger.Insufficient as error:
+            raise ledger.insufficient_tokens(error.data["currentBalance"], quote.at_most) from error
+        reply.hold_id, reply.held_tokens = hold.id, hold.amount
+        reply.value_idr_per_1k = hold.value_idr_per_1k
+        if hold.amount < quote.at_most:
+            reply.is_limited_by_balance = True
+            reply.max_output_tokens = prompts.affordable_output(
+                model, tokens=hold.amount, input_tokens=draft.at_most
+            )
+    return reply
+
+
+def _quote(offer: Offer, draft: prompts.Draft, available: int) -> Quote:
+    model = offer.model
+    least = min(USEFUL_OUTPUT, model.max_output_tokens)
+    return Quote(
+        at_most=prompts.cost(model, input_tokens=draft.at_most, output_tokens=model.max_output_tokens),
+        minimum=prompts.cost(model, input_tokens=draft.at_most, output_tokens=least),
+        available=available,
+        draft=draft,
+        offer=offer,
+    )
+
+
+def _admitted_once(user: User, turn: str, admit: Callable[[], Turn]) -> Turn:
+    """Run `admit`; where it fails because this turn was admitted before, give that answer."""
+    if not turn or len(turn) > 64 or "\x00" in turn:
+        raise InvalidRequest(_("The turn id is missing."))
+    for last in (False, False, True):
+        try:
+            return admit()
+        except Problem:
+            if (first := _admitted(user, turn)) is not None:
+                return first
+            raise
+        except (IntegrityError, ledger.Raced, OperationalError) as error:
+            if (first := _admitted(user, turn)) is not None:
+                return first
+            if "one_open_reply_per_session" in str(error) or "chat_message.session_id" in str(error):
+                raise StillWriting from error
+            if last:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _admitted(user: User, turn: str) -> Turn | None:
+    reply = Message.objects.filter(user=user, turn=turn).select_related("session", "parent", "model").first()
+    return None if reply is None or reply.parent is None else Turn(reply.session, reply.parent, reply)
+
+
+def _offer(session: Session | None, model_slug: str | None) -> Offer:
+    if model_slug:
+        return catalogue.find(model_slug)
+    if session is not None and session.model is not None:
+        return catalogue.find(session.model.slug)
+    return catalogue.free_tier()
+
+
+def _available(offer: Offer) -> Offer:
+    if not offer.is_available:
+        raise ModelUnavailable(data={"reason": str(offer.reason)})
+    return offer
+
+
+def _draft(offer: Offer, conversation: prompts.Conversation, text: str) -> prompts.Draft:
+    if len(text) > MAX_TEXT:
+        raise TextTooLong
+    tip = conversation.tip
+    return _fit(offer, [*conversation.path_to(tip.pk if tip else None), ("user", text)])
+
+
+def _fit(offer: Offer, conversation: list[prompts.Spoken]) -> prompts.Draft:
+    try:
+        return prompts.draft(offer.model, conversation)
+    except prompts.DoesNotFit as error:
+        raise TextTooLong from error
+
+
+def _ring_on_commit(reply: Message) -> None:
+    transaction.on_commit(lambda: replies.ring(reply.pk), robust=True)
+
+
+def title_of(text: str) -> str:
+    """The first words of a message, as the title of a chat that has none."""
+    line = " ".join(text.split("\n", 1)[0].split()) or " ".join(text.split())
+    line = line.lstrip("#>*-` ") or line
+    if len(line) <= TITLE:
+        return line
+    return line[:TITLE].rsplit(" ", 1)[0].rstrip(" ,.;:") + "…"

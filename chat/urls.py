@@ -1,0 +1,24 @@
+"""Addresses of the chat's pages."""
+
+from django.urls import path
+
+from chat import views
+
+app_name = "chat"
+urlpatterns = [
+    path("", views.home, name="home"),
+    path("theme", views.theme, name="theme"),
+    path("chat/search", views.search_page, name="search"),
+    path("chat/turns", views.turns_of_new_chat, name="turns"),
+    path("chat/estimates", views.estimates, name="estimates"),
+    path("chat/purchases", views.purchases, name="purchases"),
+    path("chat/<str:session_id>", views.session, name="session"),
+    path("chat/<str:session_id>/turns", views.session_turns, name="session_turns"),
+    path("chat/<str:session_id>/title", views.title, name="title"),
+    path("chat/<str:session_id>/deletions", views.deletions, name="deletions"),
+    path("chat/replies/<str:reply_id>/stops", views.stops, name="stops"),
+    path("chat/replies/<str:reply_id>/retries", views.retries, name="retries"),
+    path("chat/replies/<str:reply_id>/stream", views.stream, name="stream"),
+    path("chat/replies/<str:reply_id>/receipt", views.receipt, name="receipt"),
+    path("chat/replies/<str:reply_id>/text", views.text, name="text"),
+]

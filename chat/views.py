@@ -1,0 +1,387 @@
+"""The pages of the chat. Each view reads the request, makes one call into the domain and draws the answer.
+
+By htmx the answer is a fragment; without JavaScript the same forms post, and the answer is a redirect or the whole
+page. Nothing that somebody typed is lost by an error: by htmx it stays where it stands, else it is drawn again.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.contrib import messages
+from django.db import connection
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.formats import number_format
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.translation import gettext as _
+from django.utils.translation import pgettext
+
+from aleph.problems import IdempotencyMismatch, NotFound, Problem
+from billing import ledger
+from billing import purchases as shop
+from chat import checkout, live, picker, receipts, search, sessions, turns
+from chat.models import Message, Session
+from chat.pages import Request, fragment, moved, page
+from chat.turns import Turn
+
+NOTICE = "#composer-notice"
+DIALOGS = "#dialogs"
+YEAR_S = 365 * 24 * 3600
+MODEL_COOKIE = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the composer sends: the text, the model to answer it (None: as before), the id of the turn, and the terms
+    that it showed (None: it showed none)."""
+
+    text: str
+    model: str | None
+    turn: str
+    terms: str | None
+
+    @classmethod
+    def of(cls, request: Request) -> "Said":
+        post = request.POST
+        return cls(
+            post.get("text", ""), post.get("model") or None, post.get("turn", ""), post.get("terms") or None
+        )
+
+
+@page("GET")
+def home(request: Request) -> HttpResponse:
+    return _home(request, text=request.GET.get("text", ""), model=request.COOKIES.get(MODEL_COOKIE))
+
+
+@page("GET")
+def session(request: Request, session_id: str) -> HttpResponse:
+    found = sessions.get(request.user, session_id)
+    before = request.GET.get("before")
+    if before and request.htmx:
+        thread = sessions.thread(found, before=before)
+        return render(request, "chat/_thread.html", {"session": found, "thread": thread})
+    return _session(request, found, before=before)
+
+
+@page("POST")
+def turns_of_new_chat(request: Request) -> HttpResponse:
+    return _send(request, None, Said.of(request))
+
+
+@page("POST")
+def session_turns(request: Request, session_id: str) -> HttpResponse:
+    return _send(request, sessions.get(request.user, session_id), Said.of(request))
+
+
+@page("POST")
+def purchases(request: Request) -> HttpResponse:
+    """Buy a package with the wallet, and send the message that waited for it. Twice the same key buys once."""
+    said = Said.of(request)
+    given = request.POST.get("session")
+    found = sessions.get(request.user, given) if given else None
+    package, key = request.POST.get("package", ""), request.POST.get("key", "")
+    try:
+        terms = request.POST.get(f"terms-{package}")
+        bought = shop.buy(user=request.user, package_slug=package, key=key, terms=terms)
+    except Problem as problem:
+        return _not_sent(request, problem, found, said)
+    tokens = number_format(bought.tokens + bought.bonus_tokens, force_grouping=True)
+    messages.success(request, _("Bought %(tokens)s tokens.") % {"tokens": tokens})
+    return _send(request, found, said)
+
+
+@page("POST")
+def retries(request: Request, reply_id: str) -> HttpResponse:
+    said = Said.of(request)
+    try:
+        turn = turns.retry(user=request.user, reply_id=reply_id, turn=said.turn, model_slug=said.model)
+    except NotFound:
+        raise
+    except Problem as problem:
+        return _not_sent(request, problem, sessions.reply(request.user, reply_id).session, said)
+    if request.htmx:
+        return render(request, "chat/_turn.html", {"turn": turn, "is_retry": True})
+    return moved(request, _place_of(turn))
+
+
+@page("POST")
+def stops(request: Request, reply_id: str) -> HttpResponse:
+    """By htmx nothing is answered: the end of the reply comes through its stream."""
+    reply = turns.stop(user=request.user, reply_id=reply_id)
+    if request.htmx:
+        return HttpResponse(status=204)
+    return moved(request, reverse("chat:session", args=[reply.session_id]))
+
+
+@page("POST")
+def estimates(request: Request) -> HttpResponse:
+    """What the text in the composer would cost at most. It is no place for error pages: a problem is said in its line."""
+    said = Said.of(request)
+    if not said.text.strip():
+        return HttpResponse()
+    given = request.POST.get("session")
+    try:
+        found = sessions.get(request.user, given) if given else None
+        quote = turns.quote(user=request.user, session=found, text=said.text, model_slug=said.model)
+    except Problem as problem:
+        return render(request, "chat/_estimate.html", {"problem": problem.message})
+    at_most = min(quote.at_most, quote.available) if quote.is_enough else quote.at_most
+    return render(request, "chat/_estimate.html", {"quote": quote, "at_most": at_most})
+
+
+async def stream(request: HttpRequest, reply_id: str) -> HttpResponseBase:
+    """The events of one reply, for its owner's page. While it lasts no database connection is held."""
+    if request.method != "GET":
+        return HttpResponse(status=405, headers={"Allow": "GET"})
+    if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+        return HttpResponse(status=403)
+    reply = await sync_to_async(_own_reply)(request, reply_id)
+    if reply is None:
+        return HttpResponse(status=404)
+    events = live.page_events(reply, request=request)
+    return StreamingHttpResponse(
+        events,
+        content_type="text/event-stream",
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+    )
+
+
+@page("GET")
+def receipt(request: Request, reply_id: str) -> HttpResponse:
+    context = {"receipt": receipts.of_reply(request.user, reply_id), "is_popover": bool(request.htmx)}
+    return render(request, "chat/_receipt.html" if request.htmx else "chat/receipt.html", context)
+
+
+@page("GET")
+def text(request: Request, reply_id: str) -> HttpResponse:
+    """A reply as its model wrote it."""
+    reply = sessions.reply(request.user, reply_id)
+    return HttpResponse(reply.content, content_type="text/plain; charset=utf-8")
+
+
+@page("GET", "POST")
+def title(request: Request, session_id: str) -> HttpResponse:
+    found = sessions.get(request.user, session_id)
+    if request.method != "POST":
+        return _dialog(request, "chat/_rename.html", {"session": found, "title": found.title})
+    wish = request.POST.get("title", "")
+    try:
+        sessions.rename(found, wish)
+    except Problem as problem:
+        context = {"session": found, "title": wish, "problem": problem}
+        return _dialog(request, "chat/_rename.html", context, status=problem.status)
+    if request.htmx:
+        current = _chat_of(request)
+        return render(request, "chat/_renamed.html", {"session": found, "current": current})
+    return moved(request, reverse("chat:session", args=[found.pk]))
+
+
+@page("GET", "POST")
+def deletions(request: Request, session_id: str) -> HttpResponse:
+    """GET asks, POST deletes."""
+    found = sessions.get(request.user, session_id)
+    if request.method != "POST":
+        return _dialog(request, "chat/_deletion.html", {"session": found})
+    sessions.delete(found)
+    if request.htmx and _chat_of(request) != session_id:
+        return render(request, "chat/_deleted.html", {"session_id": session_id})
+    messages.success(request, _("The chat is deleted."))
+    return moved(request, reverse("chat:home"))
+
+
+@page("GET")
+def search_page(request: Request) -> HttpResponse:
+    words = request.GET.get("q", "")[:200]
+    number = request.GET.get("page", "1")
+    found = search.find(
+        user=request.user, words=words, number=int(number) if number.isdecimal() and len(number) < 7 else 1
+    )
+    context = {"words": words, "page": found}
+    return render(request, "chat/_hits.html" if request.htmx else "chat/search.html", context)
+
+
+def theme(request: HttpRequest) -> HttpResponse:
+    """Light, dark, or as the system has it; for guests, too. Pages with JavaScript set the same cookie themselves."""
+    if request.method != "POST":
+        return HttpResponse(status=405, headers={"Allow": "POST"})
+    back = request.POST.get("next", "/")
+    if not url_has_allowed_host_and_scheme(back, {request.get_host()}, require_https=request.is_secure()):
+        back = "/"
+    response = HttpResponse(status=303, headers={"Location": back})
+    wish = request.POST.get("theme", "")
+    if wish in ("light", "dark"):
+        response.set_cookie(
+            "theme", wish, max_age=YEAR_S, samesite="Lax", secure=settings.SESSION_COOKIE_SECURE
+        )
+    else:
+        response.delete_cookie("theme", samesite="Lax")
+    return response
+
+
+def _send(request: Request, found: Session | None, said: Said) -> HttpResponse:
+    try:
+        turn = turns.start(
+            user=request.user,
+            session=found,
+            text=said.text,
+            model_slug=said.model,
+            turn=said.turn,
+            terms=said.terms,
+        )
+    except Problem as problem:
+        return _not_sent(request, problem, found, said)
+    if request.htmx and found is not None:
+        return render(request, "chat/_turn.html", {"turn": turn})
+    response = moved(request, _place_of(turn))
+    if said.model:
+        _remember_model(response, said.model)
+    return response
+
+
+def _not_sent(request: Request, problem: Problem, found: Session | None, said: Said) -> HttpResponse:
+    """Why a message did not go out: too few tokens open the packages, everything else is a notice by the composer."""
+    if isinstance(problem, ledger.Insufficient) and said.text:
+        context = _not_enough(request, problem, found, said)
+        if request.htmx:
+            return fragment(request, "billing/_not_enough.html", context, into=DIALOGS, status=problem.status)
+    else:
+        context = {"notice": problem.message, "reason": problem.data.get("reason", "")}
+        if isinstance(problem, IdempotencyMismatch):
+            context["notice"] = _("This message has already gone out with other words.")
+            context["reason"] = _("Reload the page to see it. To send these words as well, send again.")
+        if request.htmx:
+            context |= {
+                "text": context["notice"],
+                "needs_fresh_turn": isinstance(problem, IdempotencyMismatch),
+            }
+            return fragment(request, "chat/_notice.html", context, into=NOTICE, status=problem.status)
+    if found is not None:
+        return _session(request, found, text=said.text, model=said.model, status=problem.status, **context)
+    return _home(request, text=said.text, model=said.model, status=problem.status, **context)
+
+
+def _not_enough(
+    request: Request, problem: ledger.Insufficient, found: Session | None, said: Said
+) -> dict[str, Any]:
+    balance = ledger.balance_of(request.user)
+    missing = problem.data.get("estimatedCost", 0) - balance.available
+    return {
+        "not_enough": problem,
+        "is_wallet": isinstance(problem, ledger.InsufficientWallet),
+        "checkout": checkout.of(shop.packages(), wallet_idr=balance.wallet_idr, missing_tokens=missing),
+        "balance": balance,
+        "session": found,
+        "said": said,
+        "free_tier": picker.of(said.model).free_tier,
+    }
+
+
+def _home(
+    request: Request, *, text: str = "", model: str | None = None, status: int = 200, **context: Any
+) -> HttpResponse:
+    context |= {
+        "text": text,
+        "picker": picker.of(model),
+        "greeting": greeting(request.user.name, timezone.localtime()),
+        "prompts": prompts(),
+    }
+    return render(request, "chat/home.html", context, status=status)
+
+
+def _session(
+    request: Request,
+    found: Session,
+    *,
+    before: str | None = None,
+    text: str = "",
+    model: str | None = None,
+    status: int = 200,
+    **context: Any,
+) -> HttpResponse:
+    context |= {
+        "session": found,
+        "thread": sessions.thread(found, before=before),
+        "is_earlier": bool(before),
+        "text": text,
+        "picker": picker.of(model or (found.model.slug if found.model else None)),
+    }
+    return render(request, "chat/session.html", context, status=status)
+
+
+def _dialog(request: Request, template: str, context: dict[str, Any], status: int = 200) -> HttpResponse:
+    if request.htmx:
+        return fragment(request, template, context, into=DIALOGS, status=status)
+    return render(request, "chat/dialog.html", {**context, "fragment": template}, status=status)
+
+
+def _place_of(turn: Turn) -> str:
+    return reverse("chat:session", args=[turn.session.pk])
+
+
+def _chat_of(request: Request) -> str:
+    """The chat whose page an htmx request comes from; "" from another page."""
+    path = (request.htmx.current_url_abs_path or "").split("?")[0]
+    return path.removeprefix("/chat/") if path.startswith("/chat/") else ""
+
+
+def _own_reply(request: HttpRequest, reply_id: str) -> Message | None:
+    try:
+        return sessions.reply(request.user, reply_id) if request.user.is_authenticated else None
+    except NotFound:
+        return None
+    finally:
+        connection.close()
+
+
+def _remember_model(response: HttpResponse, slug: str) -> None:
+    response.set_cookie(
+        MODEL_COOKIE, slug, max_age=YEAR_S, samesite="Lax", secure=settings.SESSION_COOKIE_SECURE
+    )
+
+
+def greeting(name: str, now: datetime) -> str:
+    """A greeting for the time of day where the reader is, with his first name if he gave one."""
+    if 4 <= now.hour < 11:
+        words = pgettext("4:00 to 11:00", "Good morning")
+    elif 11 <= now.hour < 15:
+        words = pgettext("11:00 to 15:00", "Good afternoon")
+    elif 15 <= now.hour < 18:
+        words = pgettext("15:00 to 18:00", "Good afternoon")
+    else:
+        words = pgettext("18:00 to 4:00", "Good evening")
+    first = name.split()[0] if name.split() else ""
+    return f"{words}, {first}" if first else words
+
+
+def prompts() -> Iterable[dict[str, str]]:
+    """Examples for an empty chat: what to do, how, and the text that goes into the composer."""
+    return (
+        {
+            "what": _("Explain a contract"),
+            "how": _("in plain words"),
+            "text": _(
+                "Explain this contract to me in plain words, and tell me what I should look out for:\n\n"
+            ),
+        },
+        {
+            "what": _("Find the bug"),
+            "how": _("in a function that I paste"),
+            "text": _("Find the bug in this function, and explain how to fix it:\n\n"),
+        },
+        {
+            "what": _("Plan three days in Yogyakarta"),
+            "how": _("with children"),
+            "text": _("Plan three days in Yogyakarta with two children of 6 and 10, with little walking."),
+        },
+        {
+            "what": _("Compare two job offers"),
+            "how": _("with THR and BPJS"),
+            "text": _("Compare these two job offers, with THR and BPJS, in a table:\n\n"),
+        },
+    )
