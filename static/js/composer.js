@@ -1,0 +1,86 @@
+// The composer: it grows, keeps its draft, sends by Enter, and gives up its text only when that stands in the thread.
+
+const form = document.querySelector('[data-composer]')
+const field = form.querySelector('textarea')
+const drafts = `draft:${form.dataset.person}:`
+const draft = drafts + form.dataset.composer
+const touch = matchMedia('(pointer: coarse)')
+
+// What somebody else left in this tab is not for the one who is signed in now.
+for (const key of Object.keys(sessionStorage)) {
+  if (key.startsWith('draft:') && !key.startsWith(drafts)) sessionStorage.removeItem(key)
+}
+if (!field.value) field.value = sessionStorage.getItem(draft) ?? ''
+changed()
+if (field.value.trim()) document.addEventListener('DOMContentLoaded', estimate)
+
+if (!field.autofocus && !touch.matches && !location.hash) field.focus({ preventScroll: true })
+
+field.addEventListener('input', changed)
+field.addEventListener('keydown', event => {
+  if (event.key !== 'Enter' || event.shiftKey || event.isComposing || event.keyCode === 229) return
+  if (touch.matches && !event.ctrlKey && !event.metaKey) return
+  event.preventDefault()
+  const send = form.querySelector('[data-send]:enabled')
+  if (send) form.requestSubmit(send)
+})
+
+document.addEventListener('model', estimate)
+
+document.addEventListener('click', event => {
+  const prompt = event.target.closest('[data-prompt]')
+  if (!prompt || event.ctrlKey || event.metaKey) return
+  event.preventDefault()
+  write(prompt.dataset.prompt)
+  field.focus()
+  field.setSelectionRange(field.value.length, field.value.length)
+})
+
+// A fresh Send comes with every reply; it must know at once whether there is anything to send.
+new MutationObserver(drawSend).observe(form.querySelector('.composer__bar'), { childList: true })
+
+document.addEventListener('htmx:beforeRequest', event => {
+  if (isTurn(event)) document.getElementById('composer-notice').replaceChildren()
+})
+document.addEventListener('htmx:afterRequest', event => {
+  const { xhr } = event.detail
+  if (!isTurn(event)) return
+  if (xhr.status === 409) estimate()
+  if (xhr.status < 200 || xhr.status >= 400) return
+  if (xhr.getResponseHeader('HX-Redirect')) sessionStorage.removeItem(draft)
+  else forgetSent()
+})
+
+// The composer's own sending, and that of the dialog that sells tokens for a waiting message.
+const isTurn = event => /\/(turns|purchases)$/.test(event.detail.requestConfig?.path ?? '')
+
+// What was typed while the message was on its way stays. So does everything, if the thread does not show what was sent.
+function forgetSent() {
+  const said = [...document.querySelectorAll('#thread .message--user .message__body')].at(-1)?.textContent.trim()
+  const typed = field.value.trimStart()
+  if (said && typed.startsWith(said)) write(typed.slice(said.length).trimStart())
+}
+
+function write(text) {
+  field.value = text
+  field.dispatchEvent(new Event('input', { bubbles: true }))
+}
+
+function changed() {
+  if (field.value) sessionStorage.setItem(draft, field.value)
+  else sessionStorage.removeItem(draft)
+  if (!CSS.supports('field-sizing', 'content')) {
+    field.style.height = 'auto'
+    field.style.height = `${field.scrollHeight}px`
+  }
+  drawSend()
+}
+
+function drawSend() {
+  const send = form.querySelector('[data-send]')
+  if (send) send.disabled = !field.value.trim()
+}
+
+function estimate() {
+  window.htmx?.trigger(field, 'estimate')
+}
