@@ -1,0 +1,154 @@
+"""`make bench`: what the product does on one core, beside LiteLLM's proxy and pgbench in the same run.
+
+    python -m bench.run [--levels 50,100,150,200,250] [--without-rival] [--database URL]
+
+Everything is on: authentication by API key, a hold before each call, the charge, the usage row, PostgreSQL. Prints each
+figure as it is measured, and at last the goals with their ratios. Absolute figures belong to the machine and the hour;
+`other` is the CPU that was spent by processes that have nothing to do with the run: with much of it, repeat.
+"""
+
+import argparse
+import json
+import os
+from typing import Any
+
+from bench import books
+from bench.machine import describe
+from bench.product import Product, Surroundings, load, move_in, surroundings
+from bench.rival import litellm
+
+SLOW, FAST = "slow-100x50ms", "fast-200"
+FAST_REQUESTS = 100
+COMPARED = 50
+"""Streams at which the time to the first text is compared."""
+SECONDS = 7.0
+THREADS = 8
+API = "/api/v1/chat/sessions/{session}/messages"
+OURS = ["authorization: Bearer {key}", "accept: text/event-stream"]
+SAY = json.dumps({"content": "hi"})
+
+Figures = dict[str, Any]
+
+
+def main() -> None:
+    given = parsed()
+    levels = [int(level) for level in given.levels.split(",")]
+    print(json.dumps(describe()))
+    with surroundings(given.database) as around:
+        ledger = the_ledger(around)
+        people = move_in(
+            around, users=100, sessions={SLOW: sum(levels) + 2 * COMPARED, FAST: 2 * FAST_REQUESTS}
+        )
+        ours = the_product(around, levels, {model: str(file) for model, file in people.items()})
+        rival = None if given.without_rival else the_rival(around)
+    for line in goals(ledger, ours, rival):
+        print(line)
+
+
+def the_ledger(around: Surroundings) -> Figures:
+    """Hold-and-settle pairs a second through `billing.ledger`, against PostgreSQL by itself."""
+    books.set_up(around, scale=20)
+    tpcb = books.tpcb_per_s(around, clients=16, seconds=SECONDS)
+    bare_hot = books.two_statements_per_s(around, clients=16, accounts=1, seconds=SECONDS)
+    found: Figures = {"tpcb_per_s": tpcb, "two_statements_hot_per_s": bare_hot}
+    for name, accounts in (("many", 1000), ("hot", 1)):
+        said = around.manage(
+            *("-m", "bench.pairs", "--threads", str(THREADS), "--accounts", str(accounts)),
+            *("--seconds", str(SECONDS)),
+        )
+        found[name] = json.loads(said.splitlines()[-1])
+        assert found[name]["is_exact"], found[name]
+    show("ledger", found)
+    return found
+
+
+def the_product(around: Surroundings, levels: list[int], people: dict[str, str]) -> Figures:
+    with Product(around) as product:
+        streams = {"url": product.url + API, "header": OURS, "data": SAY, "servers": product.pids}
+        streams |= {"helpers": around.pids, "end": "event: done"}
+        found: Figures = {"levels": {}, "memory_idle_mib": product.memory_mib()}
+        slow = {"each": people[SLOW], "expect": 100, "ramp": 4}
+        load(**streams, clients=COMPARED, **slow)  # the first of everything
+        first = COMPARED
+        found["ttft"] = show("ours, first text", load(**streams, clients=COMPARED, first=first, **slow))[
+            "ttft"
+        ]
+        first += COMPARED
+        for level in levels:
+            found["levels"][level] = show(
+                f"ours, {level} streams", load(**streams, clients=level, first=first, **slow)
+            )
+            first += level
+        fast = {"each": people[FAST], "expect": 200, "requests": FAST_REQUESTS, "clients": COMPARED}
+        load(**streams, **fast)
+        found["fast"] = show("ours, fast", load(**streams, first=FAST_REQUESTS, **fast))["chunks_per_s"]
+        found["memory_mib"] = product.memory_mib()
+        found["memory_of_web_and_worker_mib"] = product.memory_mib("web", "worker")
+    show("memory", {name: value for name, value in found.items() if "memory" in name})
+    return found
+
+
+def the_rival(around: Surroundings) -> Figures:
+    with litellm(around, models=[SLOW, FAST]) as rival:
+        streams: Figures = {"url": rival.url, "header": [f"authorization: Bearer {rival.key}"]}
+        streams |= {"servers": [rival.pid], "helpers": around.pids, "clients": COMPARED}
+        slow = {"data": asking(SLOW), "expect": 100, "ramp": 4}
+        load(**streams, **slow)
+        found: Figures = {"ttft": show("LiteLLM, first text", load(**streams, **slow))["ttft"]}
+        fast = {"data": asking(FAST), "expect": 200, "requests": FAST_REQUESTS}
+        found["fast"] = show("LiteLLM, fast", load(**streams, **fast))["chunks_per_s"]
+        found["memory_mib"] = rival.memory_mib
+    show("LiteLLM, memory", {"memory_mib": found["memory_mib"]})
+    return found
+
+
+def goals(ledger: Figures, ours: Figures, rival: Figures | None) -> list[str]:
+    held = [level for level, run in ours["levels"].items() if not run["errors"] and run["relay"]["p99"] < 100]
+    lines = [
+        f"streams held with p99 lateness < 100 ms, none lost: {max(held, default=0)} (goal 200)",
+        f"hold + settle, 1,000 accounts / pgbench tpcb-like: {ledger['many']['pairs_per_s'] / ledger['tpcb_per_s']:.2f}"
+        " (goal 0.35)",
+        "hold + settle, one hot account / two bare statements: "
+        f"{ledger['hot']['pairs_per_s'] / ledger['two_statements_hot_per_s']:.2f} (goal 0.7)",
+    ]
+    if rival is not None:
+        lines += [
+            f"first text, median at {COMPARED} streams / LiteLLM: {ours['ttft']['p50'] / rival['ttft']['p50']:.2f}"
+            " (goal 0.7)",
+            f"fast-200, chunks a second / LiteLLM: {ours['fast'] / rival['fast']:.1f} (goal 6)",
+            f"memory of web + worker / LiteLLM: {ours['memory_of_web_and_worker_mib'] / rival['memory_mib']:.2f} (goal 0.8)",
+            f"memory of all four processes / LiteLLM: {ours['memory_mib'] / rival['memory_mib']:.2f}",
+        ]
+    return lines
+
+
+def asking(model: str) -> str:
+    return json.dumps(
+        {
+            "model": model,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "messages": [{"role": "user", "content": "hi"}],
+        }
+    )
+
+
+def show(name: str, figures: Figures) -> Figures:
+    print(f"{name}: {json.dumps(figures)}", flush=True)
+    return figures
+
+
+def parsed() -> argparse.Namespace:
+    arguments = argparse.ArgumentParser(description="Measures the product on one core.")
+    arguments.add_argument("--levels", default="50,100,150,200,250")
+    arguments.add_argument("--without-rival", action="store_true")
+    arguments.add_argument(
+        "--database",
+        default=os.environ.get("BENCH_DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres"),
+        help="a PostgreSQL on which databases may be created",
+    )
+    return arguments.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""What every test may ask for.
+
+Three ways to the database, which holds the seed data from the start:
+
+`db`         the usual one: all that a test writes is rolled back.
+`committed`  what a test writes stays, for threads and for other processes. The books cannot be emptied, so nothing is
+             cleaned: bring people of your own from `tests.people`.
+`product`    the product's real processes on the same database and Redis (`tests.product`); implies `committed`.
+
+`browser` is a page of an installed Chromium at the product. Tests that use processes run last, so that no worker
+meddles with the others.
+"""
+
+import ipaddress
+import os
+import shutil
+import socket
+from collections.abc import Generator, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connections
+from django.test.utils import setup_databases, teardown_databases
+from playwright.sync_api import Browser as Chromium
+from playwright.sync_api import sync_playwright
+
+from aleph.embedded_redis import EmbeddedRedis
+from chat import catalogue, stream
+from tests.browser import ARGUMENTS, Browser
+from tests.product import Product, Visitor
+from tests.simulator import Simulator
+
+NO_CHROMIUM = "no Chromium was found (CHROMIUM names one), so the tests in the browser were skipped"
+
+
+def chromium() -> str | None:
+    named = os.environ.get("CHROMIUM")
+    return named or next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
+
+
+# The order of the tests, and what the summary says
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _processes_of(item))
+
+
+def _processes_of(item: pytest.Item) -> int:
+    fixtures = getattr(item, "fixturenames", ())
+    return 2 if "browser" in fixtures else 1 if "product" in fixtures else 0
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if any(NO_CHROMIUM in str(report.longrepr) for report in terminalreporter.getreports("skipped")):
+        terminalreporter.write_line(f"NOTE: {NO_CHROMIUM}.", yellow=True)
+
+
+# No network but this machine
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network() -> Iterator[None]:
+    """Refuse connections to other machines, the servers that the tests were told to use excepted."""
+    told = {
+        urlsplit(os.environ.get(name, "")).hostname for name in ("TEST_DATABASE_URL", "TEST_REDIS_URL")
+    } - {None}
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX and address[0] not in told and not _is_this_machine(address[0]):
+            raise PermissionError(f"a test wanted to reach {address[0]}")
+        connect(self, address)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(socket.socket, "connect", guarded)
+    yield
+    patch.undo()
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.split("%")[0]).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+# Redis and the database
+
+
+@pytest.fixture(autouse=True, scope="session")
+def redis_server() -> Iterator[EmbeddedRedis | None]:
+    """The embedded Redis of this session; None where `TEST_REDIS_URL` names a server, which is left as it was found."""
+    if not settings.REDIS_EMBEDDED:
+        yield None
+        for key in stream.client().scan_iter(f"{settings.REDIS_PREFIX}*", count=1000):
+            stream.client().delete(key)
+        return
+    server = EmbeddedRedis(socket_path=settings.REDIS_SOCKET, folder=settings.DATA_DIR / "redis")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_test_environment: None, django_db_blocker: Any) -> Iterator[None]:
+    """Takes the place of pytest-django's own, which makes no database where only `committed` asks for one."""
+    with django_db_blocker.unblock():
+        databases = setup_databases(verbosity=0, interactive=False)
+        call_command("seed", verbosity=0)
+    yield
+    with django_db_blocker.unblock():
+        teardown_databases(databases, verbosity=0)
+
+
+@pytest.fixture
+def committed(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    with django_db_blocker.unblock():
+        yield
+        connections.close_all()
+
+
+@pytest.fixture
+def transactional_db() -> None:
+    pytest.fail("The books refuse to be emptied after a test: use `committed` instead.")
+
+
+# Providers in this process
+
+
+@pytest.fixture(scope="session")
+def running_simulator() -> Iterator[Simulator]:
+    with Simulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def simulator(running_simulator: Simulator, settings: Any) -> Iterator[Simulator]:
+    """Stands in for OpenAI and Hugging Face as this process knows them. Elsewhere none is connected."""
+    address = running_simulator.base_url
+    settings.PROVIDER_ENV = {
+        **settings.PROVIDER_ENV,
+        "OPENAI_API_KEY": "sk-simulated",
+        "OPENAI_BASE_URL": address,
+        "HUGGINGFACE_API_KEY": "hf-simulated",
+        "HUGGINGFACE_BASE_URL": address,
+    }
+    catalogue.connected.cache_clear()
+    yield running_simulator
+    catalogue.connected.cache_clear()
+
+
+# The product and the browser
+
+
+@pytest.fixture(scope="session")
+def running_product(django_db_setup: None, django_db_blocker: Any, redis_server: object) -> Iterator[Product]:
+    with Product() as product:
+        yield product
+
+
+@pytest.fixture
+def product(running_product: Product, committed: None) -> Product:
+    return running_product
+
+
+@pytest.fixture
+def visitor(product: Product) -> Visitor:
+    """Somebody who is not signed in."""
+    return product.visitor()
+
+
+@pytest.fixture(scope="session")
+def installed_chromium() -> Iterator[Chromium]:
+    path = chromium()
+    if path is None:
+        pytest.skip(NO_CHROMIUM)
+    # Playwright's own loop runs in this thread, and Django would refuse the database for it.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=[*ARGUMENTS])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def browser(installed_chromium: Chromium, product: Product) -> Iterator[Browser]:
+    opened = Browser(installed_chromium, product)
+    yield opened
+    opened.close()
+    if opened.complaints:
+        pytest.fail("the browser complained:\n" + "\n".join(opened.complaints))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Behind a failure stands what the product's processes last wrote."""
+    report = yield
+    running = getattr(item, "funcargs", {}).get("product")
+    if report.failed and running is not None:
+        report.sections.append(("the product's processes", "\n".join(running.log)))
+    return report

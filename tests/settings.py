@@ -1,0 +1,45 @@
+"""The product's own settings, in a data folder of this test session.
+
+SQLite and the embedded Redis by default; the servers that `TEST_DATABASE_URL` and `TEST_REDIS_URL` name where they are
+set. Keys and addresses of real providers never get in.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+SESSION_DIR = Path(tempfile.mkdtemp(prefix="aleph-test-"))
+(SESSION_DIR / "static").mkdir()
+atexit.register(shutil.rmtree, SESSION_DIR, ignore_errors=True)
+
+for name in [*os.environ]:
+    if name.endswith(("_API_KEY", "_BASE_URL")) or name in {
+        "DATABASE_URL",
+        "REDIS_URL",
+        "EMAIL_URL",
+        "STATIC_ROOT",
+    }:
+        del os.environ[name]
+os.environ |= {
+    "ALEPH_ENV": "development",
+    "ALEPH_DATA": str(SESSION_DIR),
+    "ALEPH_FORBID_NETWORK": "1",
+    "ALEPH_DEMO_WORDS_PER_SECOND": "2000",
+    "DATABASE_URL": os.environ.get("TEST_DATABASE_URL") or f"sqlite:///{SESSION_DIR}/aleph.sqlite3",
+    "REDIS_URL": os.environ.get("TEST_REDIS_URL", ""),
+    # Several sessions may share one server.
+    "REDIS_PREFIX": f"aleph-test-{os.getpid()}:",
+}
+
+from aleph.settings import *  # noqa: E402, F403
+from aleph.settings import DATABASES, STORAGES  # noqa: E402
+
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    # A file and not memory: threads and processes share it.
+    DATABASES["default"]["TEST"] = {"NAME": str(SESSION_DIR / "test.sqlite3")}
+else:
+    DATABASES["default"]["TEST"] = {"NAME": f"test_aleph_{os.getpid()}"}
+# Tests in this process read static files where they lie; the product's processes collect and hash them.
+STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}

@@ -1,0 +1,219 @@
+"""Replies as programs get them, from the product's own processes: whole, in pieces, failed, deleted meanwhile."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from aleph.accounts.models import User
+from chat.models import Message
+from tests import people
+from tests.product import Product, Visitor, simulated_model
+from tests.stories_of_chat import available, calls_of, ending_of, held
+
+ROOT = "/api/v1/chat"
+JSON = "application/json"
+
+
+@pytest.fixture
+def alice(product: Product) -> User:
+    return people.alice()
+
+
+@pytest.fixture
+def program(product: Product, alice: User) -> Visitor:
+    return product.program(alice)
+
+
+def session_of(program: Visitor, script: str, *, rate: int = 100) -> str:
+    body = {
+        "serviceType": "external_llm" if rate else "huggingface",
+        "model": simulated_model(script, rate=rate),
+    }
+    made = program.post(f"{ROOT}/sessions", json=body).json()
+    assert made["success"], made
+    return f"{ROOT}/sessions/{made['data']['id']}"
+
+
+def events_of(answer: requests.Response) -> Iterator[tuple[str, Any]]:
+    """The events of a stream as (name, JSON)."""
+    name = ""
+    for line in answer.iter_lines(chunk_size=1, decode_unicode=True):
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            yield name, json.loads(line.removeprefix("data: "))
+
+
+def test_a_message_is_answered_with_the_whole_reply(program: Visitor, alice: User) -> None:
+    session = session_of(program, "sim-words-5")
+    answer = program.post(f"{session}/messages", json={"content": "Tell me a story"})
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, JSON)
+    data = answer.json()["data"]
+    reply = Message.objects.get(pk=data["messageId"])
+    assert answer.json() == {
+        "success": True,
+        "data": {
+            "messageId": reply.pk,
+            "content": "word1 word2 word3 word4 word5 ",
+            "tokensUsed": reply.tokens_used,
+            "remainingBalance": 10_500 - reply.tokens_used,
+            "state": "complete",
+            "finishReason": "stop",
+            "model": "sim-words-5-at-100",
+            "provider": "openai",
+            "answeredBy": "sim-words-5-2026-09-01",
+        },
+    }
+    assert reply.tokens_used > 0
+    assert program.get(f"{session}/messages/{reply.pk}").json() == answer.json()
+    assert program.get(session).json()["data"]["totalTokensUsed"] == reply.tokens_used
+    assert available(alice) == 10_500 - reply.tokens_used
+    assert re.fullmatch(r"req_[0-9A-Z]{26}", answer.headers["X-Request-Id"])
+
+
+def test_a_reply_comes_in_pieces_to_who_asks_for_events(program: Visitor) -> None:
+    session = session_of(program, "sim-slow-40x20ms")
+    with program.post(
+        f"{session}/messages",
+        json={"content": "Tell me a story"},
+        headers={"Accept": "text/event-stream"},
+        stream=True,
+    ) as answer:
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/event-stream")
+        events = list(events_of(answer))
+    names = [name for name, _data in events]
+    assert names[0] == "start"
+    assert names[-1] == "done"
+    assert set(names[1:-1]) == {"delta"}
+    assert len(names) > 8
+    text = ""
+    for _name, delta in events[1:-1]:
+        assert delta["offset"] == len(text)
+        text += delta["text"]
+    done = events[-1][1]
+    assert done["success"]
+    assert done["data"]["messageId"] == events[0][1]["messageId"]
+    assert text == done["data"]["content"]
+    assert text.split() == [f"word{number}" for number in range(1, 41)]
+
+
+def test_who_lost_the_stream_finds_the_reply_again(program: Visitor) -> None:
+    session = session_of(program, "sim-slow-60x25ms")
+    with program.post(
+        f"{session}/messages",
+        json={"content": "Tell me a story"},
+        headers={"Accept": "text/event-stream"},
+        stream=True,
+    ) as answer:
+        events = events_of(answer)
+        message = next(events)[1]["messageId"]
+        next(events)
+    assert program.get(f"{session}/messages/{message}").json()["data"]["state"] == "streaming"
+    with program.get(
+        f"{session}/messages/{message}", headers={"Accept": "text/event-stream"}, stream=True
+    ) as again:
+        events = events_of(again)
+        assert next(events) == ("start", {"sessionId": session.rpartition("/")[2], "messageId": message})
+        whole = list(events)
+    assert whole[0][1]["offset"] == 0
+    assert (
+        "".join(delta["text"] for name, delta in whole if name == "delta") == whole[-1][1]["data"]["content"]
+    )
+    assert whole[-1][1]["data"]["state"] == "complete"
+
+
+def test_the_same_key_asks_once_and_answers_twice(product: Product, program: Visitor, alice: User) -> None:
+    session = session_of(program, "sim-words-6")
+    asked = len(product.simulator.requests)
+    first, second = (
+        program.post(f"{session}/messages", json={"content": "Halo"}, headers={"Idempotency-Key": "one"})
+        for _time in range(2)
+    )
+    assert first.json() == second.json()
+    assert len(product.simulator.requests) == asked + 1
+    assert Message.objects.filter(user=alice).count() == 2
+
+
+def test_a_provider_that_fails_is_an_unavailable_service_and_free(program: Visitor, alice: User) -> None:
+    session = session_of(program, "sim-cut-5")
+    answer = program.post(f"{session}/messages", json={"content": "Halo"}, headers={"Accept-Language": "id"})
+    said = answer.json()
+    assert (answer.status_code, said["code"]) == (503, "AI_SERVICE_UNAVAILABLE")
+    assert said["error"] == "Layanan AI sedang tidak tersedia. Coba lagi nanti."
+    assert said["data"]["state"] == "failed"
+    assert said["data"]["content"] == "word1 word2 word3 word4 word5 "
+    assert (said["data"]["tokensUsed"], said["data"]["remainingBalance"]) == (0, 10_500)
+    assert (available(alice), held(alice)) == (10_500, 0)
+    kept = program.get(session).json()["data"]["messages"]
+    assert [message["content"] for message in kept] == ["Halo", "word1 word2 word3 word4 word5 "]
+
+
+def test_a_failure_ends_a_stream_with_an_error(program: Visitor) -> None:
+    session = session_of(program, "sim-error-500")
+    with program.post(
+        f"{session}/messages",
+        json={"content": "Halo"},
+        headers={"Accept": "text/event-stream", "Accept-Language": "id"},
+        stream=True,
+    ) as answer:
+        events = list(events_of(answer))
+    assert [name for name, _data in events] == ["start", "error"]
+    assert events[-1][1]["code"] == "AI_SERVICE_UNAVAILABLE"
+    assert events[-1][1]["error"] == "Layanan AI sedang tidak tersedia. Coba lagi nanti."
+
+
+def test_a_message_may_choose_another_model(program: Visitor) -> None:
+    session = session_of(program, "sim-words-5")
+    other = simulated_model("sim-words-2", rate=0)
+    said = program.post(f"{session}/messages", json={"content": "Halo", "model": other}).json()["data"]
+    assert (said["model"], said["tokensUsed"], said["content"]) == (other, 0, "word1 word2 ")
+    assert program.get(session).json()["data"]["model"] == other
+
+
+def test_deleting_a_session_ends_its_reply_and_who_waits_for_it_is_told(
+    program: Visitor, product: Product, alice: User
+) -> None:
+    session = session_of(program, "sim-slow-200x50ms")
+    with program.post(
+        f"{session}/messages",
+        json={"content": "Halo"},
+        headers={"Accept": "text/event-stream"},
+        stream=True,
+    ) as answer:
+        events = events_of(answer)
+        next(events)
+        next(events)
+        reply = Message.objects.get(user=alice, role="assistant")
+        assert product.program(alice).delete(session).json()["success"]
+        last = list(events)[-1]
+    # Between its end and its deletion a reply is a stopped one for a moment.
+    name, said = last
+    assert said["code"] == "NOT_FOUND" if name == "error" else said["data"]["state"] == "stopped"
+    assert (ending_of(reply), held(alice)) == ("post", 0)
+    assert calls_of(reply)[0].status == "stopped"
+    assert available(alice) < 10_500
+
+
+def test_many_wait_for_whole_replies_at_once(product: Product) -> None:
+    """More of them than the web process has connections to its database, and none holds one while it waits."""
+    alice = people.alice()
+    program = product.program(alice)
+    paths = [session_of(program, "sim-slow-30x50ms", rate=0) for _each in range(24)]
+    streams = [
+        product.program(alice).post(
+            f"{path}/messages",
+            json={"content": "Halo"},
+            headers={"Accept": "text/event-stream"},
+            stream=True,
+        )
+        for path in paths
+    ]
+    assert program.get(f"{ROOT}/tokens/balance", timeout=3).json()["success"]
+    for answer in streams:
+        name, said = list(events_of(answer))[-1]
+        assert (name, said["data"]["state"]) == ("done", "complete")
+        answer.close()

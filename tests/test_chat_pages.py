@@ -1,0 +1,559 @@
+"""The pages of the chat: every form works by htmx and without it, and nothing that somebody typed is lost."""
+
+import re
+from datetime import UTC, date, datetime, timedelta
+from html import unescape
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.db import transaction
+from django.test import Client
+from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
+
+from aleph import ids
+from aleph.accounts.models import User
+from billing import ledger
+from billing.models import Purchase
+from chat import context, picker, sessions, turns
+from chat.models import ChatModel, Message, Session
+from chat.views import greeting
+from tests import people
+from tests.forms import Answer, filled
+from tests.product import simulated_model
+from tests.stories_of_chat import told
+
+pytestmark = pytest.mark.usefixtures("committed")
+
+HTMX = {"HX-Request": "true"}
+
+
+def signed_in(person: User, **options: Any) -> Client:
+    client = Client(headers={"accept-language": "en"}, **options)
+    client.force_login(person)
+    return client
+
+
+def words(answer: Answer, part: str = "body") -> str:
+    """What a part of the answer says, without its markup."""
+    text = answer.content.decode()
+    found = re.search(rf"<{part}.*?</{part}>", text, re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", found[0] if found else text)).split())
+
+
+def chat_of(answer: Answer) -> Session:
+    """The chat that an answer leads to."""
+    address = answer.headers.get("HX-Redirect") or answer.headers["Location"]
+    return Session.objects.get(pk=address.removeprefix("/chat/"))
+
+
+def page_of(chat: Session) -> str:
+    return f"/chat/{chat.pk}"
+
+
+def say(client: Client, text: str, *, to: Session | None = None, htmx: bool = False, **more: str) -> Answer:
+    """Fill the composer as a browser would, and send it."""
+    page = page_of(to) if to else "/"
+    address = f"{page}/turns" if to else "/chat/turns"
+    form = {**filled(client.get(page), id="composer"), "text": text, **more}
+    return client.post(address, form, headers=HTMX if htmx else {})
+
+
+# Sending
+
+
+def test_a_first_message_without_javascript_leads_to_its_chat() -> None:
+    client = signed_in(people.alice())
+    answer = say(client, "Halo, apa kabar?")
+    assert answer.status_code == 303
+    page = client.get(answer.headers["Location"])
+    assert "Halo, apa kabar?" in words(page, "main")
+    assert '<noscript><meta http-equiv="refresh"' in page.content.decode()
+    assert f'action="{page_of(chat_of(answer))}/turns"' in page.content.decode()
+
+
+def test_a_first_message_by_htmx_leads_the_whole_page_to_its_chat() -> None:
+    answer = say(signed_in(people.alice()), "Halo", htmx=True)
+    assert answer.status_code == 200
+    assert chat_of(answer).title == "Halo"
+
+
+def test_a_finished_chat_is_not_refreshed(simulator: object) -> None:
+    alice = people.alice()
+    reply = told(alice)
+    assert 'http-equiv="refresh"' not in signed_in(alice).get(page_of(reply.session)).content.decode()
+
+
+def test_a_further_message_by_htmx_changes_everything_that_it_must(simulator: object) -> None:
+    alice = people.alice()
+    chat = told(alice).session
+    model = simulated_model("sim-words-5")
+    answer = say(signed_in(alice), "And then?", to=chat, htmx=True, model=model)
+    reply = Message.objects.get(session=chat, state=Message.State.QUEUED)
+    html = answer.content.decode()
+    assert f'id="{reply.parent_id}"' in html
+    assert "And then?" in words(answer)
+    assert f'sse-connect="/chat/replies/{reply.pk}/stream"' in html
+    assert f'formaction="/chat/replies/{reply.pk}/stops"' in html
+    assert f"{reply.held_tokens} of these are held" in words(answer)
+    assert f'id="chat-{chat.pk}" hx-swap-oob="true"' in html
+    assert "being written" in words(answer)
+
+
+def test_the_same_form_sent_twice_is_one_message() -> None:
+    alice = people.alice()
+    client = signed_in(alice)
+    form = {**filled(client.get("/"), id="composer"), "text": "Once"}
+    first, second = (client.post("/chat/turns", form) for _ in range(2))
+    assert first.headers["Location"] == second.headers["Location"]
+    assert Message.objects.filter(user=alice).count() == 2
+
+
+def test_the_model_that_was_chosen_answers_and_is_remembered(simulator: object) -> None:
+    client = signed_in(people.alice())
+    model = simulated_model("sim-words-5")
+    chat = chat_of(say(client, "Halo", model=model))
+    assert chat.model is not None
+    assert chat.model.slug == model
+    chosen = re.compile(rf'value="{model}" checked')
+    assert chosen.search(client.get("/").content.decode())
+    assert chosen.search(client.get(page_of(chat)).content.decode())
+
+
+@pytest.mark.parametrize("htmx", [True, False])
+def test_nothing_to_send_is_said_by_the_composer(htmx: bool) -> None:
+    answer = say(signed_in(people.alice()), "  \n ", htmx=htmx)
+    assert answer.status_code == 400
+    assert "There is nothing to send yet." in words(answer)
+    assert answer.headers.get("HX-Retarget") == ("#composer-notice" if htmx else None)
+
+
+def test_a_second_message_while_the_first_is_answered_is_kept() -> None:
+    alice = people.alice()
+    client = signed_in(alice)
+    chat = chat_of(say(client, "First"))
+    typed = "Second </textarea><script>alert(1)</script>"
+    answer = say(client, typed, to=chat)
+    assert answer.status_code == 409
+    assert "still being written" in words(answer)
+    assert filled(answer, id="composer")["text"].strip() == typed
+    assert "<script>alert" not in answer.content.decode()
+
+
+def test_a_model_that_is_not_connected_is_said_with_its_reason() -> None:
+    answer = say(signed_in(people.alice()), "Halo", htmx=True, model="deepseek-chat")
+    assert answer.status_code == 503
+    assert "DEEPSEEK_API_KEY" in words(answer)
+    assert answer.headers["HX-Retarget"] == "#composer-notice"
+
+
+def test_a_turn_that_went_out_with_other_words_gets_a_fresh_turn() -> None:
+    client = signed_in(people.alice())
+    chat = chat_of(say(client, "Zero"))
+    turns.stop(user=chat.user, reply_id=Message.objects.get(session=chat, role="assistant").pk)
+    form = {**filled(client.get(page_of(chat)), id="composer"), "text": "One"}
+    client.post(f"{page_of(chat)}/turns", form, headers=HTMX)
+    answer = client.post(f"{page_of(chat)}/turns", {**form, "text": "Two"}, headers=HTMX)
+    assert answer.status_code == 422
+    fresh = re.search(r'name="turn" value="(trn_\w+)"', answer.content.decode())
+    assert fresh is not None
+    assert fresh[1] != form["turn"]
+
+
+# Too few tokens
+
+
+def test_bob_is_offered_packages_and_his_text_is_kept(simulator: object) -> None:
+    bob = people.bob()
+    people.give_rupiah(bob, 275_000)
+    typed = "A long question about a home loan " * 30
+    model = simulated_model("sim-words-5")
+    answer = say(signed_in(bob), typed, htmx=True, model=model)
+    assert answer.status_code == 402
+    assert answer.headers["HX-Retarget"] == "#dialogs"
+    form = filled(answer, action="/chat/purchases")
+    assert form["text"] == typed
+    assert form["model"] == model
+    assert form["package"] == "starter"
+    assert "Buy for Rp 50.000 and send" in words(answer)
+    assert "24% less" in words(answer)
+    assert re.search(r'value="business"\s+disabled', answer.content.decode()), "600.000 is more than he has"
+
+
+def test_without_javascript_the_packages_come_with_the_page_and_the_text(simulator: object) -> None:
+    bob = people.bob()
+    people.give_rupiah(bob, 275_000)
+    typed = "A long question about a home loan " * 30
+    answer = say(signed_in(bob), typed, model=simulated_model("sim-words-5"))
+    assert answer.status_code == 402
+    assert filled(answer, id="composer")["text"].strip() == typed.strip()
+    assert filled(answer, action="/chat/purchases")["text"] == typed
+
+
+@pytest.mark.parametrize("htmx", [True, False])
+def test_what_waited_is_sent_once_the_tokens_are_bought(htmx: bool, simulator: object) -> None:
+    carol = people.carol()
+    people.give_rupiah(carol, 100_000)
+    client = signed_in(carol)
+    refused = say(client, "It waits", htmx=True, model=simulated_model("sim-words-5"))
+    form = filled(refused, action="/chat/purchases")
+    for _ in range(2):
+        answer = client.post("/chat/purchases", form, headers=HTMX if htmx else {})
+    chat = chat_of(answer)
+    assert list(Message.objects.filter(session=chat, role="user").values_list("content", flat=True)) == [
+        "It waits"
+    ]
+    assert Purchase.objects.filter(user=carol).count() == 1
+    assert ledger.balance_of(carol).wallet_idr == 50_000
+    assert "Bought 10,500 tokens." in words(client.get(page_of(chat)))
+
+
+def test_a_wallet_that_is_too_small_leads_to_billing(simulator: object) -> None:
+    answer = say(signed_in(people.carol()), "Halo", htmx=True, model=simulated_model("sim-words-5"))
+    assert "That is too little for any package." in words(answer)
+    assert '<a class="button button--ink button--wide" href="/billing"' in answer.content.decode()
+    assert "and send" not in words(answer)
+    assert re.search("Send with [^,]+, free", words(answer))
+
+
+def test_a_wallet_that_was_emptied_meanwhile_keeps_the_text() -> None:
+    carol = people.carol()
+    form = {"text": "It waits", "turn": ids.new("trn"), "package": "pro", "key": ids.new("buy")}
+    answer = signed_in(carol).post("/chat/purchases", form, headers=HTMX)
+    assert answer.status_code == 402
+    assert "Not enough money in the wallet" in words(answer)
+    assert filled(answer, action="/chat/purchases")["text"] == "It waits"
+
+
+@pytest.mark.parametrize(
+    ("who", "text", "expected"),
+    [
+        (people.alice, "Halo", r"^at most \d+ tokens$"),
+        (people.carol, "Halo", r"^at most \d+ tokens, you have 0$"),
+        (people.alice, "   ", r"^$"),
+        (people.alice, "word " * 20_000, r"^This message is too long"),
+    ],
+)
+def test_the_estimate_says_what_a_message_can_cost(
+    who: Any, text: str, expected: str, simulator: object
+) -> None:
+    form = {"text": text, "model": simulated_model("sim-words-5")}
+    answer = signed_in(who()).post("/chat/estimates", form, headers=HTMX)
+    assert answer.status_code == 200
+    assert re.search(expected, words(answer))
+
+
+def test_the_estimate_of_a_free_model_is_free() -> None:
+    answer = signed_in(people.carol()).post("/chat/estimates", {"text": "Halo"}, headers=HTMX)
+    assert words(answer) == "free"
+
+
+# Replies
+
+
+def test_a_finished_reply_shows_what_it_cost_and_its_receipt(simulator: object) -> None:
+    alice = people.alice()
+    reply = told(alice, rate=100)
+    client = signed_in(alice)
+    page = client.get(page_of(reply.session))
+    assert f"{reply.tokens_used} token" in words(page, "main")
+    receipt = client.get(f"/chat/replies/{reply.pk}/receipt", headers=HTMX)
+    assert "What this reply cost" in words(receipt)
+    assert f"10,500 → {10_500 - reply.tokens_used:,}" in words(receipt)
+    assert "<html" not in receipt.content.decode()
+    assert "<html" in client.get(f"/chat/replies/{reply.pk}/receipt").content.decode()
+
+
+def test_a_reply_can_be_had_as_its_model_wrote_it(simulator: object) -> None:
+    alice = people.alice()
+    reply = told(alice, "**bold** <b>words</b>", script="sim-echo")
+    answer = signed_in(alice).get(f"/chat/replies/{reply.pk}/text")
+    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert answer.content.decode() == reply.content == "**bold** <b>words</b>"
+
+
+def test_a_failed_reply_offers_another_try_and_another_model(simulator: object) -> None:
+    alice = people.alice()
+    other = simulated_model("sim-words-5")
+    reply = told(alice, script="sim-error-503")
+    client = signed_in(alice)
+    assert "Your message is kept, and nothing was charged." in words(client.get(page_of(reply.session)))
+    form = {**filled(client.get(page_of(reply.session)), action=f"/chat/replies/{reply.pk}/retries")}
+    answer = client.post(f"/chat/replies/{reply.pk}/retries", {**form, "model": other}, headers=HTMX)
+    tried = Message.objects.get(parent=reply.parent, state=Message.State.QUEUED)
+    assert f'id="{tried.pk}"' in answer.content.decode()
+    assert "message--user" not in answer.content.decode(), "the question stands there already"
+    assert tried.model is not None
+    assert tried.model.slug == other
+
+
+def test_a_failed_reply_of_a_free_model_leads_to_none_that_costs(simulator: object) -> None:
+    failed = ChatModel.objects.get(slug=simulated_model("sim-words-5", rate=0))
+    simulated_model("sim-words-5")
+    with transaction.atomic():
+        ChatModel.objects.filter(is_free=True).exclude(pk=failed.pk).update(is_offered=False)
+        assert picker.instead_of(failed) is None
+        transaction.set_rollback(True)
+
+
+def test_stop_without_javascript_leads_back_to_the_chat() -> None:
+    alice = people.alice()
+    client = signed_in(alice)
+    chat = chat_of(say(client, "Halo"))
+    reply = Message.objects.get(session=chat, role="assistant")
+    answer = client.post(f"/chat/replies/{reply.pk}/stops")
+    assert (answer.status_code, answer.headers["Location"]) == (303, page_of(chat))
+    assert "You stopped this reply" in words(client.get(page_of(chat)))
+
+
+def test_stop_by_htmx_leaves_the_page_to_the_stream() -> None:
+    alice = people.alice()
+    client = signed_in(alice)
+    chat = chat_of(say(client, "Halo"))
+    reply = Message.objects.get(session=chat, role="assistant")
+    answer = client.post(f"/chat/replies/{reply.pk}/stops", headers=HTMX)
+    assert (answer.status_code, answer.content) == (204, b"")
+
+
+def test_the_stream_of_a_finished_reply_ends_at_once_with_all_that_changed(simulator: object) -> None:
+    alice = people.alice()
+    reply = told(alice)
+    answer = signed_in(alice).get(f"/chat/replies/{reply.pk}/stream")
+    assert answer.headers["Content-Type"] == "text/event-stream"
+    assert (answer.headers["Cache-Control"], answer.headers["X-Accel-Buffering"]) == ("no-cache", "no")
+    events = async_to_sync(_all_of)(answer)
+    assert re.findall(r"^event: (\w+)$", events, re.MULTILINE) == ["done"]
+    assert f'id="{reply.pk}" data-state="complete"' in events
+    assert f"Used {reply.tokens_used} token" in events
+    assert re.search(r'id="composer-send" hx-swap-oob="true"', events)
+    assert re.search(r'id="balance"[^>]* hx-swap-oob="true"', events)
+
+
+async def _all_of(answer: Answer) -> str:
+    return b"".join([part async for part in answer.streaming_content]).decode()
+
+
+def test_a_stream_is_for_its_owners_page_alone(simulator: object) -> None:
+    alice = people.alice()
+    address = f"/chat/replies/{told(alice).pk}/stream"
+    assert signed_in(people.carol()).get(address).status_code == 404
+    assert Client().get(address).status_code == 404
+    assert signed_in(alice).post(address).status_code == 405
+    cross_site = {"Sec-Fetch-Site": "cross-site"}
+    assert signed_in(alice).get(address, headers=cross_site).status_code == 403
+
+
+def test_earlier_messages_are_fetched_as_a_fragment() -> None:
+    alice = people.alice()
+    chat = long_chat(alice, exchanges=30)
+    client = signed_in(alice)
+    page = client.get(page_of(chat)).content.decode()
+    address = re.search(r'hx-get="([^"]*\?before=[^"]*)"', page)
+    assert address is not None
+    older = client.get(unescape(address[1]), headers=HTMX)
+    assert "Question 0" in words(older)
+    assert "Question 29" not in words(older)
+    assert "<html" not in older.content.decode()
+    assert "To the latest messages" in words(client.get(unescape(address[1])))
+
+
+def long_chat(person: User, *, exchanges: int) -> Session:
+    chat = sessions.create(user=person, title="Long")
+    fresh = iter(sorted(ids.new("msg") for _ in range(2 * exchanges)))
+    said: list[Message] = []
+    for number in range(exchanges):
+        before = said[-1] if said else None
+        question = Message(
+            id=next(fresh),
+            session=chat,
+            user=person,
+            parent=before,
+            role="user",
+            content=f"Question {number}",
+        )
+        answer = Message(
+            id=next(fresh),
+            session=chat,
+            user=person,
+            parent=question,
+            role="assistant",
+            state="complete",
+            turn=ids.new("trn"),
+            content="Answer",
+        )
+        said += [question, answer]
+    Message.objects.bulk_create(said)
+    return chat
+
+
+# Chats
+
+
+def test_a_chat_is_renamed_where_it_is_shown() -> None:
+    alice = people.alice()
+    chat = sessions.create(user=alice, title="Old")
+    client = signed_in(alice)
+    assert filled(client.get(f"{page_of(chat)}/title", headers=HTMX), action=f"{page_of(chat)}/title")[
+        "title"
+    ] == ("Old")
+    answer = client.post(f"{page_of(chat)}/title", {"title": " A  new <b>name</b> "}, headers=HTMX)
+    assert 'hx-swap-oob="true"' in answer.content.decode()
+    assert "A new &lt;b&gt;name&lt;/b&gt;" in answer.content.decode()
+    assert client.post(f"{page_of(chat)}/title", {"title": "Third"}).status_code == 303
+    chat.refresh_from_db()
+    assert chat.title == "Third"
+
+
+def test_a_chat_without_a_title_is_refused_in_its_dialog() -> None:
+    alice = people.alice()
+    chat = sessions.create(user=alice, title="Old")
+    answer = signed_in(alice).post(f"{page_of(chat)}/title", {"title": "  "}, headers=HTMX)
+    assert answer.status_code == 400
+    assert answer.headers["HX-Retarget"] == "#dialogs"
+    assert "A chat needs a title." in words(answer)
+
+
+def test_deleting_asks_first_and_then_leads_away_from_what_is_gone() -> None:
+    alice = people.alice()
+    client = signed_in(alice)
+    here, other = (sessions.create(user=alice, title=title) for title in ("Here", "Other"))
+    assert "“Here” and all its messages" in words(client.get(f"{page_of(here)}/deletions"))
+    at_here = {**HTMX, "HX-Current-URL": f"http://testserver{page_of(here)}"}
+    stays = client.post(f"{page_of(other)}/deletions", headers=at_here)
+    assert f'id="chat-{other.pk}" hx-swap-oob="delete"' in stays.content.decode()
+    leaves = client.post(f"{page_of(here)}/deletions", headers=at_here)
+    assert leaves.headers["HX-Redirect"] == "/"
+    assert not Session.objects.filter(user=alice).exists()
+
+
+def test_a_strangers_chat_is_not_there() -> None:
+    chat = sessions.create(user=people.alice(), title="Private matters")
+    carol = signed_in(people.carol())
+    for method, address in [
+        ("get", ""),
+        ("post", "/turns"),
+        ("get", "/title"),
+        ("post", "/title"),
+        ("get", "/deletions"),
+        ("post", "/deletions"),
+    ]:
+        for headers in ({}, HTMX):
+            answer = getattr(carol, method)(page_of(chat) + address, headers=headers)
+            assert answer.status_code == 404
+            assert "Private" not in answer.content.decode()
+    assert Session.objects.filter(pk=chat.pk, title="Private matters").exists()
+
+
+def test_chats_stand_under_the_days_that_people_speak_of() -> None:
+    alice = people.alice()
+    today = datetime(2026, 11, 22, 12, tzinfo=timezone.get_default_timezone())
+    ages = {"a": 0, "b": 1, "c": 2, "d": 7, "e": 8, "f": 30, "g": 400}
+    chats = [
+        Session(id=name, user=alice, last_message_at=today - timedelta(days=age))
+        for name, age in ages.items()
+    ]
+    groups = context.grouped(chats, today=date(2026, 11, 22))
+    assert [(str(group.label), [chat.pk for chat in group.chats]) for group in groups] == [
+        ("Today", ["a"]),
+        ("Yesterday", ["b"]),
+        ("Previous 7 days", ["c", "d"]),
+        ("November", ["e"]),
+        ("October", ["f"]),
+        ("October 2025", ["g"]),
+    ]
+
+
+def test_search_finds_titles_and_words_of_ones_own() -> None:
+    alice = people.alice()
+    for owner in (alice, people.carol()):
+        named = sessions.create(user=owner, title="Loans and banks")
+        spoken = sessions.create(user=owner, title="Other things")
+        Message.objects.create(
+            id=ids.new("msg"),
+            session=spoken,
+            user=owner,
+            role="user",
+            content="What does a LOAN <b>cost</b>?",
+        )
+        assert named.pk != spoken.pk
+    client = signed_in(alice)
+    page = client.get("/chat/search?q=loan")
+    assert words(page, "main").count("Loans and banks") == 1
+    assert "Other things" in words(page, "main")
+    assert "<mark>LOAN</mark> &lt;b&gt;cost" in page.content.decode()
+    assert "Nothing was found for “loans of gold”." in words(client.get("/chat/search?q=loans of gold"))
+    assert "<html" not in client.get("/chat/search?q=loan", headers=HTMX).content.decode()
+
+
+def test_search_without_words_lists_all_chats_page_by_page() -> None:
+    alice = people.alice()
+    for number in range(30):
+        sessions.create(user=alice, title=f"Chat {number:02}")
+    client = signed_in(alice)
+    first, second = (words(client.get(f"/chat/search?page={number}"), "main") for number in (1, 2))
+    shown = re.findall(r"Chat \d\d", first), re.findall(r"Chat \d\d", second)
+    assert [len(found) for found in shown] == [25, 5]
+    assert not set(shown[0]) & set(shown[1])
+    for odd in ("page=nonsense", f"page={10**22}", "q=%00", "q=a%00b"):
+        assert client.get(f"/chat/search?{odd}").status_code == 200
+
+
+# The frame
+
+
+@pytest.mark.parametrize(
+    ("hour", "name", "expected"),
+    [
+        (6, "Alice Wijaya", "Good morning, Alice"),
+        (13, "Alice", "Good afternoon, Alice"),
+        (17, "  ", "Good afternoon"),
+        (23, "", "Good evening"),
+        (2, "Alice", "Good evening, Alice"),
+    ],
+)
+def test_the_greeting_fits_the_time_of_day(hour: int, name: str, expected: str) -> None:
+    assert greeting(name, datetime(2026, 11, 22, hour, tzinfo=UTC)) == expected
+
+
+def test_the_welcome_page_says_what_is_free_and_what_models_cost() -> None:
+    page = words(signed_in(people.alice()).get("/"), "main")
+    assert "Aleph Demo is free" in page
+    # Other stories may have left dearer models behind.
+    assert re.search(r"20 to [\d,]+ tokens per 1K", page)
+
+
+def test_the_theme_is_drawn_by_the_server_and_leads_nobody_away() -> None:
+    client = signed_in(people.alice())
+    answer = client.post("/theme", {"theme": "dark", "next": "https://evil.example/"})
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/")
+    assert 'data-theme="dark"' in client.get("/").content.decode()
+    client.post("/theme", {"theme": "system", "next": "/"})
+    assert "data-theme=" not in client.get("/").content.decode()
+    client.cookies["theme"] = '"><script>'
+    assert "data-theme=" not in client.get("/").content.decode()
+
+
+def test_a_guest_in_the_middle_of_a_page_is_sent_to_sign_in_as_a_whole() -> None:
+    headers = {**HTMX, "HX-Current-URL": "http://testserver/chat/cht_1"}
+    answer = Client().post("/chat/cht_1/turns", headers=headers)
+    assert answer.headers["HX-Redirect"] == "/accounts/login/?next=/chat/cht_1"
+    assert Client().get("/chat/cht_1").headers["Location"] == "/accounts/login/?next=/chat/cht_1"
+
+
+def test_nobody_keeps_a_copy_of_a_page() -> None:
+    answer = signed_in(people.alice()).get("/")
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert {"HX-Request", "Cookie"} <= {name.strip() for name in answer.headers["Vary"].split(",")}
+
+
+def test_a_page_of_the_chat_takes_at_most_ten_queries(
+    django_assert_max_num_queries: DjangoAssertNumQueries,
+) -> None:
+    alice = people.alice()
+    chat = long_chat(alice, exchanges=40)
+    for number in range(50):
+        sessions.create(user=alice, title=f"Chat {number}")
+    client = signed_in(alice)
+    with django_assert_max_num_queries(10):
+        assert client.get(page_of(chat)).status_code == 200

@@ -1,0 +1,56 @@
+"""Bodies that nobody should have to store."""
+
+import asyncio
+from typing import Any
+
+from aleph.limits import limited
+
+LIMIT = 100
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Reads the body to its end, as Django does, and says how long it was."""
+    size = 0
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            return
+        size += len(event["body"])
+        if not event.get("more_body"):
+            break
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": str(size).encode()})
+
+
+def answer(chunks: list[bytes], announced: int | None = None) -> tuple[int, bytes]:
+    events = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+    events.append({"type": "http.request", "body": b"", "more_body": False})
+    sent: list[Any] = []
+    headers = [] if announced is None else [(b"content-length", str(announced).encode())]
+
+    async def run() -> None:
+        waiting = iter(events)
+
+        async def receive() -> Any:
+            return next(waiting)
+
+        async def send(event: Any) -> None:
+            sent.append(event)
+
+        await limited(echo, max_bytes=LIMIT)({"type": "http", "headers": headers}, receive, send)
+
+    asyncio.run(run())
+    assert [event["type"] for event in sent] == ["http.response.start", "http.response.body"]
+    return sent[0]["status"], sent[1]["body"]
+
+
+def test_a_body_within_the_limit_arrives_whole() -> None:
+    assert answer([b"x" * 60, b"y" * 40]) == (200, b"100")
+
+
+def test_a_body_that_is_announced_too_large_is_refused_unread() -> None:
+    assert answer([], announced=LIMIT + 1)[0] == 413
+
+
+def test_a_body_that_grows_too_large_is_refused_once() -> None:
+    assert answer([b"x" * 60, b"y" * 60, b"z" * 60])[0] == 413
