@@ -6,13 +6,16 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from playwright.sync_api import Browser as Chromium
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request, expect
 
 from aleph.accounts.models import User
 from tests.product import Product, session_cookie
 
 ARGUMENTS = ("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",)
 OWN_SCHEMES = {"data", "blob", "about"}
+PATIENCE_MS = 20_000  # longer than the slowest reply that a story watches to its end, on a busy machine
+
+expect.set_options(timeout=PATIENCE_MS)
 
 
 class Browser:
@@ -32,7 +35,7 @@ class Browser:
         context = self.chromium.new_context(
             base_url=self.product.url, **{"locale": "en-US", "timezone_id": "Asia/Jakarta", **options}
         )
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE_MS)
         context.on("console", self._on_console)
         context.on("weberror", lambda fault: self.complaints.append(f"script error: {fault.error}"))
         context.on("request", self._on_request)
