@@ -1,10 +1,12 @@
 """What people choose models from: the picker, the tiers on the welcome page, and what to try when a model fails."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from chat import catalogue
+from chat import catalogue, turns
 from chat.catalogue import Offer
-from chat.models import ChatModel
+from chat.models import ChatModel, Message
+from chat.turns import Quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,19 @@ def of(slug: str | None) -> Picker:
     return Picker(picker.offers, chosen or picker.free_tier)
 
 
-def instead_of(model: ChatModel | None) -> ChatModel | None:
-    """An available model to try where `model` fails: one that costs like it (free or not), else a free one. Never one
-    that costs in place of one that does not: beside the button no price is said."""
-    others = [offer.model for offer in catalogue.offers() if offer.is_available]
-    others = [other for other in others if model is None or other.pk != model.pk]
-    alike = [other for other in others if model is not None and other.is_free == model.is_free]
-    free = [other for other in others if other.is_free]
+def tries(reply: Message, offers: Iterable[Offer], *, available: int) -> list[Quote]:
+    """What of the offers may be tried in the place of a reply that did not come about: its own model again, and after a
+    failure another one, each with what it would cost at most. `available`: the tokens that its reader can spend."""
+    ready = [offer for offer in offers if offer.is_available]
+    again = [offer for offer in ready if offer.model == reply.model]
+    other = instead_of(reply.model, ready) if reply.state == Message.State.FAILED else None
+    return turns.quotes_of_retry(reply, [*again, *([other] if other else [])], available=available)
+
+
+def instead_of(model: ChatModel | None, offers: Iterable[Offer]) -> Offer | None:
+    """The offer to try where `model` fails: one that costs like it (free or not), else a free one. Never one that costs
+    in place of one that does not."""
+    others = [offer for offer in offers if offer.model != model]
+    alike = [offer for offer in others if model is not None and offer.model.is_free == model.is_free]
+    free = [offer for offer in others if offer.model.is_free]
     return next(iter(alike or free), None)

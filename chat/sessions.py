@@ -21,15 +21,16 @@ DELETE_ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """A stretch of one branch, oldest first; `earlier` is the id to ask for what came before, or None."""
+    """A stretch of one branch, oldest first; `earlier` is the id to ask for what came before, or None. `tip` is the reply
+    that the conversation ends with, None where that is further on."""
 
     messages: list[Message]
     earlier: str | None
+    tip: Message | None
 
     @property
     def open_reply(self) -> Message | None:
-        last = self.messages[-1] if self.messages else None
-        return last if last is not None and last.is_open else None
+        return self.tip if self.tip is not None and self.tip.is_open else None
 
 
 def create(*, user: User, title: str = "", model: ChatModel | None = None) -> Session:
@@ -86,7 +87,7 @@ def thread(session: Session, *, before: str | None = None, limit: int = PAGE) ->
     """The newest branch, or what of it comes before the message `before`. Raises `NotFound` if that is not in it."""
     if before is not None and not ids.is_one(before, "msg"):
         raise NotFound
-    found = Message.objects.filter(session=session).select_related("model").order_by("-id")
+    found = session.messages.select_related("model").order_by("-id")
     upto = found if before is None else found.filter(id__lte=before)
     known = {message.pk: message for message in upto[: limit * 2]}
     if before is None:
@@ -102,7 +103,8 @@ def thread(session: Session, *, before: str | None = None, limit: int = PAGE) ->
         path.append(known[at])
         at = known[at].parent_id
     path.reverse()
-    return Thread(path, path[0].pk if path and path[0].parent_id else None)
+    earlier = path[0].pk if path and path[0].parent_id else None
+    return Thread(path, earlier, tip=path[-1] if path and before is None else None)
 
 
 def rename(session: Session, title: str) -> None:

@@ -4,7 +4,8 @@ The queued row is the queue; Celery is only rung. A turn carries an id that the 
 click, a second tab and a repeated request are one turn.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from django.db import IntegrityError, OperationalError, transaction
@@ -42,7 +43,7 @@ class ModelUnavailable(Problem):
 
 
 class PriceChanged(Conflict):
-    text = _("The price of this model has just changed. Look at the estimate, and send again.")
+    text = _("The price of this model has just changed. Look at what it can cost now, and try again.")
 
 
 class StillWriting(Conflict):
@@ -74,6 +75,11 @@ class Quote:
     def is_enough(self) -> bool:
         return self.available >= self.minimum
 
+    @property
+    def ceiling(self) -> int:
+        """What can really be charged: all that there is, where that is less and still pays for a useful reply."""
+        return min(self.at_most, self.available) if self.is_enough else self.at_most
+
 
 def start(
     *,
@@ -102,10 +108,12 @@ def start(
     return admitted
 
 
-def retry(*, user: User, reply_id: str, turn: str, model_slug: str | None = None) -> Turn:
+def retry(
+    *, user: User, reply_id: str, turn: str, model_slug: str | None = None, terms: str | None = None
+) -> Turn:
     """Queue another reply to the message that `reply_id` answered; the old reply stays as a branch. Raises as `start`."""
     old = sessions.reply(user, reply_id)
-    admitted = _admitted_once(user, turn, lambda: _retry(user, old, model_slug, turn))
+    admitted = _admitted_once(user, turn, lambda: _retry(user, old, model_slug, turn, terms))
     if admitted.message.pk != old.parent_id:
         raise IdempotencyMismatch
     return admitted
@@ -131,14 +139,23 @@ def quote(*, user: User, session: Session | None, text: str, model_slug: str | N
     return _quote(offer, draft, available)
 
 
+def quotes_of_retry(reply: Message, offers: Iterable[Offer], *, available: int) -> list[Quote]:
+    """What another reply in the place of `reply` would cost at most by each of the offers, where `available` tokens are
+    left; without those that cannot answer."""
+    spoken = prompts.Conversation(reply.session, until=reply.parent_id).path_to(reply.parent_id)
+    quotes = []
+    for offer in offers:
+        with suppress(TextTooLong):
+            quotes.append(_quote(offer, _fit(offer, spoken), available))
+    return quotes
+
+
 def _start(
     user: User, session: Session | None, text: str, model_slug: str | None, turn: str, terms: str | None
 ) -> Turn:
     if not text:
         raise EmptyText
-    offer = _available(_offer(session, model_slug))
-    if terms and terms.partition(":")[0] == offer.model.slug and terms != offer.model.terms:
-        raise PriceChanged
+    offer = _agreed(_available(_offer(session, model_slug)), terms)
     conversation = prompts.Conversation(session)
     tip = conversation.tip
     if tip is not None and tip.is_open:
@@ -163,13 +180,14 @@ def _start(
     return Turn(session, message, reply)
 
 
-def _retry(user: User, old: Message, model_slug: str | None, turn: str) -> Turn:
+def _retry(user: User, old: Message, model_slug: str | None, turn: str, terms: str | None) -> Turn:
     if Message.objects.filter(session=old.session, state__in=Message.OPEN).exists():
         raise StillWriting
     session, message = old.session, old.parent
     if message is None:
         raise NotFound
     offer = _available(_offer(session, model_slug or (old.model.slug if old.model else None)))
+    offer = _agreed(offer, terms)
     draft = _fit(offer, prompts.Conversation(session, until=message.pk).path_to(message.pk))
     with transaction.atomic():
         reply = _reply(ids.new("msg"), message, offer, draft, turn)
@@ -270,6 +288,13 @@ def _offer(session: Session | None, model_slug: str | None) -> Offer:
 def _available(offer: Offer) -> Offer:
     if not offer.is_available:
         raise ModelUnavailable(data={"reason": str(offer.reason)})
+    return offer
+
+
+def _agreed(offer: Offer, terms: str | None) -> Offer:
+    """The offer, if it is what the sender was shown. Terms of another model say nothing of this one."""
+    if terms and terms.partition(":")[0] == offer.model.slug and terms != offer.model.terms:
+        raise PriceChanged
     return offer
 
 

@@ -100,11 +100,14 @@ def purchases(request: Request) -> HttpResponse:
 def retries(request: Request, reply_id: str) -> HttpResponse:
     said = Said.of(request)
     try:
-        turn = turns.retry(user=request.user, reply_id=reply_id, turn=said.turn, model_slug=said.model)
+        turn = turns.retry(
+            user=request.user, reply_id=reply_id, turn=said.turn, model_slug=said.model, terms=said.terms
+        )
     except NotFound:
         raise
     except Problem as problem:
-        return _not_sent(request, problem, sessions.reply(request.user, reply_id).session, said)
+        old = sessions.reply(request.user, reply_id)
+        return _not_sent(request, problem, old.session, said, retried=old)
     if request.htmx:
         return render(request, "chat/_turn.html", {"turn": turn, "is_retry": True})
     return moved(request, _place_of(turn))
@@ -131,8 +134,7 @@ def estimates(request: Request) -> HttpResponse:
         quote = turns.quote(user=request.user, session=found, text=said.text, model_slug=said.model)
     except Problem as problem:
         return render(request, "chat/_estimate.html", {"problem": problem.message})
-    at_most = min(quote.at_most, quote.available) if quote.is_enough else quote.at_most
-    return render(request, "chat/_estimate.html", {"quote": quote, "at_most": at_most})
+    return render(request, "chat/_estimate.html", {"quote": quote})
 
 
 async def stream(request: HttpRequest, reply_id: str) -> HttpResponseBase:
@@ -244,8 +246,16 @@ def _send(request: Request, found: Session | None, said: Said) -> HttpResponse:
     return response
 
 
-def _not_sent(request: Request, problem: Problem, found: Session | None, said: Said) -> HttpResponse:
-    """Why a message did not go out: too few tokens open the packages, everything else is a notice by the composer."""
+def _not_sent(
+    request: Request,
+    problem: Problem,
+    found: Session | None,
+    said: Said,
+    *,
+    retried: Message | None = None,
+) -> HttpResponse:
+    """Why a message did not go out: too few tokens open the packages, everything else is a notice by the composer. What
+    may be tried in the place of `retried` is drawn anew, with the prices of now."""
     if isinstance(problem, ledger.Insufficient) and said.text:
         context = _not_enough(request, problem, found, said)
         if request.htmx:
@@ -258,6 +268,7 @@ def _not_sent(request: Request, problem: Problem, found: Session | None, said: S
         if request.htmx:
             context |= {
                 "text": context["notice"],
+                "retried": retried,
                 "needs_fresh_turn": isinstance(problem, IdempotencyMismatch),
             }
             return fragment(request, "chat/_notice.html", context, into=NOTICE, status=problem.status)

@@ -16,13 +16,13 @@ from aleph import ids
 from aleph.accounts.models import User
 from billing import ledger
 from billing.models import Purchase
-from chat import context, picker, sessions, turns
+from chat import catalogue, context, picker, sessions, turns
 from chat.models import ChatModel, Message, Session
 from chat.views import greeting
 from tests import people
 from tests.forms import Answer, filled
 from tests.product import simulated_model
-from tests.stories_of_chat import told
+from tests.stories_of_chat import answered, ask, special_model, statements, told
 
 pytestmark = pytest.mark.usefixtures("committed")
 
@@ -288,12 +288,116 @@ def test_a_failed_reply_offers_another_try_and_another_model(simulator: object) 
     assert tried.model.slug == other
 
 
+def test_another_try_says_before_the_click_what_it_costs_at_most(simulator: object) -> None:
+    alice = people.alice()
+    simulated_model("sim-words-5")
+    reply = told(alice, script="sim-error-503")
+    again, instead = picker.tries(reply, catalogue.offers(), available=10_500)
+    page = words(signed_in(alice).get(page_of(reply.session)), "main")
+    assert f"Retry at most {again.at_most:,} tokens" in page
+    assert f"Use {instead.offer.model.name} at most {instead.at_most:,} tokens" in page
+    held = turns.retry(user=alice, reply_id=reply.pk, turn=ids.new("trn")).reply.held_tokens
+    assert held == again.at_most
+
+
+def test_another_try_says_what_it_can_cost_him_who_has_less(simulator: object) -> None:
+    reply = told(people.alice(), script="sim-error-503")
+    again = picker.tries(reply, catalogue.offers(), available=10_500)[0]
+    less = again.minimum + 1
+    for available, shown in ((less, less), (again.minimum - 1, again.at_most)):
+        quote = picker.tries(reply, catalogue.offers(), available=available)[0]
+        assert (quote.ceiling, quote.is_enough) == (shown, available == less)
+
+
+def test_another_try_by_a_free_model_is_free(simulator: object) -> None:
+    alice = people.alice()
+    reply = told(alice, script="sim-error-503", rate=0)
+    assert "Retry free" in words(signed_in(alice).get(page_of(reply.session)), "main")
+
+
+def test_a_stopped_reply_offers_its_own_model_alone() -> None:
+    alice = people.alice()
+    client = signed_in(alice)
+    chat = chat_of(say(client, "Halo"))
+    reply = Message.objects.get(session=chat, role="assistant")
+    turns.stop(user=alice, reply_id=reply.pk)
+    page = words(client.get(page_of(chat)), "main")
+    assert "Retry free" in page
+    assert "Use " not in page
+
+
+@pytest.mark.parametrize("htmx", [True, False])
+def test_a_retry_at_another_price_than_was_shown_is_refused_and_shown_anew(
+    htmx: bool, simulator: object
+) -> None:
+    alice = people.alice()
+    model = special_model(f"of-retries-{htmx}".lower())
+    turn = turns.start(user=alice, session=None, text="Halo", model_slug=model.slug, turn=ids.new("trn"))
+    reply = turns.stop(user=alice, reply_id=turn.reply.pk)
+    client = signed_in(alice)
+    address = f"/chat/replies/{reply.pk}/retries"
+    form = filled(client.get(page_of(reply.session)), action=address)
+    ChatModel.objects.filter(pk=model.pk).update(input_rate=900, output_rate=900)
+
+    answer = client.post(address, form, headers=HTMX if htmx else {})
+
+    assert answer.status_code == 409
+    assert "The price of this model has just changed." in words(answer)
+    assert not Message.objects.filter(session=reply.session, state__in=Message.OPEN).exists()
+    assert ledger.balance_of(alice).held == 0
+    again = filled(answer, action=address)
+    assert again["terms"] == f"{model.slug}:900:900"
+    assert again["turn"] != form["turn"]
+    assert (
+        f"Retry at most {picker.tries(reply, catalogue.offers(), available=10_500)[0].ceiling:,} tokens"
+        in words(answer)
+    )
+    assert (f'id="{reply.pk}-tries" hx-swap-oob="true"' in answer.content.decode()) is htmx
+    assert client.post(address, again).status_code == 303
+
+
+def test_a_free_model_that_became_dear_is_refused_at_its_first_price(simulator: object) -> None:
+    alice = people.alice()
+    client = signed_in(alice)
+    model = special_model("free-yesterday", is_free=True, input_rate=0, output_rate=0)
+    estimate = client.post("/chat/estimates", {"text": "Halo", "model": model.slug}, headers=HTMX)
+    shown = re.search(r'name="terms" value="([^"]+)"', estimate.content.decode())
+    assert shown is not None
+    ChatModel.objects.filter(pk=model.pk).update(is_free=False, input_rate=900, output_rate=900)
+    answer = say(client, "Halo", htmx=True, model=model.slug, terms=shown[1])
+    assert answer.status_code == 409
+    assert "The price of this model has just changed." in words(answer)
+
+
+def test_only_where_the_conversation_ends_another_try_is_offered(simulator: object) -> None:
+    alice = people.alice()
+    reply = told(alice, script="sim-error-503")
+    further = answered(ask(alice, "And now?", session=reply.session, script="sim-error-503"))
+    page = signed_in(alice).get(page_of(reply.session)).content.decode()
+    assert f"/chat/replies/{further.pk}/retries" in page
+    assert f"/chat/replies/{reply.pk}/retries" not in page
+
+
+def test_failed_replies_ask_no_more_of_the_database_the_more_they_are(simulator: object) -> None:
+    alice = people.alice()
+    first = told(alice, script="sim-error-503")
+    client = signed_in(alice)
+    counts = []
+    for _ in range(2):
+        with statements() as sent:
+            assert client.get(page_of(first.session)).status_code == 200
+        counts.append(len(sent))
+        for _more in range(3):
+            answered(ask(alice, "Again", session=first.session, script="sim-error-503"))
+    assert counts[0] == counts[1] <= 10, counts
+
+
 def test_a_failed_reply_of_a_free_model_leads_to_none_that_costs(simulator: object) -> None:
     failed = ChatModel.objects.get(slug=simulated_model("sim-words-5", rate=0))
     simulated_model("sim-words-5")
     with transaction.atomic():
         ChatModel.objects.filter(is_free=True).exclude(pk=failed.pk).update(is_offered=False)
-        assert picker.instead_of(failed) is None
+        assert picker.instead_of(failed, catalogue.offers()) is None
         transaction.set_rollback(True)
 
 

@@ -3,12 +3,14 @@
 from functools import lru_cache
 
 from django import template
+from django.template import Context
 from django.utils.safestring import SafeString
 from django.utils.translation import get_language
 
-from chat import picker, receipts
-from chat.models import ChatModel
+from chat import catalogue, picker, receipts
+from chat.models import Message
 from chat.render import render
+from chat.turns import Quote
 
 register = template.Library()
 
@@ -28,7 +30,8 @@ def _rendered(text: str, _language: str | None) -> SafeString:
     return render(text)
 
 
-@register.simple_tag
-def instead_of(model: ChatModel | None) -> ChatModel | None:
-    """A model to try where `model` failed; None where no other is available."""
-    return picker.instead_of(model)
+@register.simple_tag(takes_context=True)
+def tries_of(context: Context, reply: Message) -> list[Quote]:
+    """What may be tried in the place of a reply that did not come about, with its price. Reads the database."""
+    offers = context["picker"].offers if "picker" in context else catalogue.offers()
+    return picker.tries(reply, offers, available=context["balance"].available)
