@@ -21,18 +21,22 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """All packages on offer, and the one to begin with: the smallest that the wallet pays for and that lets the
-    message go out. None where the wallet pays for none."""
+    """All packages on offer, and the one to begin with: what was wanted already, else the smallest that lets the message
+    go out, as far as the wallet pays for it. None where the wallet pays for none."""
 
     choices: list[Choice]
     selected: Choice | None
 
 
-def of(packages: "Sequence[shop.Package]", *, wallet_idr: int, missing_tokens: int) -> Checkout:
+def of(
+    packages: "Sequence[shop.Package]", *, wallet_idr: int, missing_tokens: int, wanted: str = ""
+) -> Checkout:
+    """`wanted` is the slug of the package that was chosen before, if one was."""
     choices = [
         Choice(package, shop.saving_percent(package, against=packages[0]), wallet_idr - package.price_idr)
         for package in packages
     ]
     affordable = [choice for choice in choices if choice.is_affordable]
     enough = [choice for choice in affordable if choice.package.total_tokens >= missing_tokens]
-    return Checkout(choices, next(iter(enough or affordable), None))
+    chosen = [choice for choice in affordable if choice.package.slug == wanted]
+    return Checkout(choices, next(iter(chosen or enough or affordable), None))

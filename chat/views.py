@@ -90,7 +90,7 @@ def purchases(request: Request) -> HttpResponse:
         terms = request.POST.get(f"terms-{package}")
         bought = shop.buy(user=request.user, package_slug=package, key=key, terms=terms)
     except Problem as problem:
-        return _not_sent(request, problem, found, said)
+        return _not_sent(request, problem, found, said, package=package)
     tokens = number_format(bought.tokens + bought.bonus_tokens, force_grouping=True)
     messages.success(request, _("Bought %(tokens)s tokens.") % {"tokens": tokens})
     return _send(request, found, said)
@@ -253,11 +253,12 @@ def _not_sent(
     said: Said,
     *,
     retried: Message | None = None,
+    package: str = "",
 ) -> HttpResponse:
-    """Why a message did not go out: too few tokens open the packages, everything else is a notice by the composer. What
-    may be tried in the place of `retried` is drawn anew, with the prices of now."""
-    if isinstance(problem, ledger.Insufficient) and said.text:
-        context = _not_enough(request, problem, found, said)
+    """Why a message did not go out: too few tokens, or a `package` that was not bought, open the packages; everything
+    else is a notice by the composer. What may be tried in the place of `retried` is drawn anew, with the prices of now."""
+    if said.text and (package or isinstance(problem, ledger.Insufficient)):
+        context = _not_enough(request, problem, found, said, package)
         if request.htmx:
             return fragment(request, "billing/_not_enough.html", context, into=DIALOGS, status=problem.status)
     else:
@@ -278,14 +279,18 @@ def _not_sent(
 
 
 def _not_enough(
-    request: Request, problem: ledger.Insufficient, found: Session | None, said: Said
+    request: Request, problem: Problem, found: Session | None, said: Said, package: str
 ) -> dict[str, Any]:
     balance = ledger.balance_of(request.user)
     missing = problem.data.get("estimatedCost", 0) - balance.available
+    choices = checkout.of(
+        shop.packages(), wallet_idr=balance.wallet_idr, missing_tokens=missing, wanted=package
+    )
     return {
         "not_enough": problem,
         "is_wallet": isinstance(problem, ledger.InsufficientWallet),
-        "checkout": checkout.of(shop.packages(), wallet_idr=balance.wallet_idr, missing_tokens=missing),
+        "is_refused": bool(package),
+        "checkout": choices,
         "balance": balance,
         "session": found,
         "said": said,

@@ -15,7 +15,7 @@ from pytest_django import DjangoAssertNumQueries
 from aleph import ids
 from aleph.accounts.models import User
 from billing import ledger
-from billing.models import Purchase
+from billing.models import Package, Purchase
 from chat import catalogue, context, picker, sessions, turns
 from chat.models import ChatModel, Message, Session
 from chat.views import greeting
@@ -224,6 +224,45 @@ def test_a_wallet_that_was_emptied_meanwhile_keeps_the_text() -> None:
     assert answer.status_code == 402
     assert "Not enough money in the wallet" in words(answer)
     assert filled(answer, action="/chat/purchases")["text"] == "It waits"
+
+
+@pytest.mark.parametrize("htmx", [True, False])
+def test_a_package_that_changed_meanwhile_is_shown_anew_beside_the_kept_text(
+    htmx: bool, simulator: object
+) -> None:
+    carol = people.carol()
+    people.give_rupiah(carol, 275_000)
+    client = signed_in(carol)
+    refused = say(client, "It waits", htmx=True, model=simulated_model("sim-words-5"))
+    form = {**filled(refused, action="/chat/purchases"), "package": "pro", "terms-pro": "pro:1:0:1"}
+
+    answer = client.post("/chat/purchases", form, headers=HTMX if htmx else {})
+
+    assert answer.status_code == 409
+    assert answer.headers.get("HX-Retarget") == ("#dialogs" if htmx else None)
+    assert "This package has changed meanwhile." in words(answer)
+    assert not Purchase.objects.filter(user=carol).exists()
+    again = filled(answer, action="/chat/purchases")
+    assert (again["package"], again["text"], again["turn"]) == ("pro", "It waits", form["turn"])
+    assert again["terms-pro"] == Package.objects.get(slug="pro").terms
+    assert htmx or filled(answer, id="composer")["text"].strip() == "It waits"
+    assert client.post("/chat/purchases", again).status_code == 303
+    assert Purchase.objects.get(user=carol).price_idr == 200_000
+
+
+def test_a_package_that_was_withdrawn_meanwhile_leaves_the_others(simulator: object) -> None:
+    carol = people.carol()
+    people.give_rupiah(carol, 275_000)
+    client = signed_in(carol)
+    refused = say(client, "It waits", htmx=True, model=simulated_model("sim-words-5"))
+    form = filled(refused, action="/chat/purchases")
+    with transaction.atomic():
+        Package.objects.filter(slug="starter").update(is_offered=False)
+        answer = client.post("/chat/purchases", {**form, "package": "starter"}, headers=HTMX)
+        transaction.set_rollback(True)
+    assert answer.status_code == 404
+    assert "This package is not offered." in words(answer)
+    assert filled(answer, action="/chat/purchases")["package"] == "pro"
 
 
 @pytest.mark.parametrize(
