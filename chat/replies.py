@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import structlog
@@ -27,6 +28,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
+from aleph.problems import IdempotencyMismatch
 from billing import ledger
 from chat import catalogue, prompts, stream
 from chat.keeper import LEASE, Live, keeper
@@ -173,7 +175,11 @@ def written_so_far(reply: Message, text: str) -> int:
 
 
 def _claim(reply_id: str) -> Message | None:
-    claimed = Message.objects.filter(pk=reply_id, state=State.QUEUED).update(
+    # Read first: whoever sleeps through his lease after the update would read the epoch of the next worker as his own.
+    reply = Message.objects.select_related("model", "session").filter(pk=reply_id, state=State.QUEUED).first()
+    if reply is None:
+        return None
+    claimed = Message.objects.filter(pk=reply_id, epoch=reply.epoch, state=State.QUEUED).update(
         state=State.STREAMING,
         epoch=F("epoch") + 1,
         attempts=F("attempts") + 1,
@@ -182,9 +188,9 @@ def _claim(reply_id: str) -> Message | None:
     )
     if not claimed:
         return None
-    # Between the two statements somebody may have deleted the chat, or closed the reply.
-    reply = Message.objects.select_related("model", "session").filter(pk=reply_id).first()
-    return reply if reply is not None and reply.state == State.STREAMING else None
+    reply.state, reply.epoch, reply.attempts = State.STREAMING, reply.epoch + 1, reply.attempts + 1
+    reply.started_at = timezone.now()
+    return reply
 
 
 def _write(reply: Message, live: Live) -> Outcome:
@@ -263,7 +269,7 @@ def _cancelled(live: Live, outcome: Outcome) -> None:
 def _close(
     reply: Message, outcome: Outcome, *, only_if: Q | None = None, pauses_s: tuple[float, ...] = PAUSES_S
 ) -> bool:
-    """Close a reply that is as `reply` says (state and epoch), and publish the end. False if it is not any more.
+    """Close a reply that is as `reply` says (state and epoch). False if it is not any more. Publish the end if it is over.
 
     Harmless to repeat: after a lost connection the same closing either finds the reply open, or finds it closed.
     """
@@ -272,6 +278,8 @@ def _close(
     for pause_s in (*pauses_s, None):
         try:
             closed = _close_once(reply, outcome, only_if or Q())
+            # Another worker's reply goes on; one that is over may have been ended by us, with the answer lost.
+            is_over = closed or not Message.objects.filter(pk=reply.pk, state__in=Message.OPEN).exists()
             break
         except (DatabaseError, ledger.Raced):
             log.warning("a reply could not be closed", reply_id=reply.pk, again_in_s=pause_s, exc_info=True)
@@ -279,7 +287,8 @@ def _close(
             if pause_s is None:
                 return False
             time.sleep(pause_s)
-    stream.end(reply.pk, reply.epoch)
+    if is_over:
+        stream.end(reply.pk, reply.epoch)
     return closed
 
 
@@ -301,20 +310,40 @@ def _close_once(reply: Message, outcome: Outcome, only_if: Q) -> bool:
         )
         if not closed:
             return False
-        paid = ""
-        if reply.hold_id and charge:
-            paid = ledger.post(hold_id=reply.hold_id, amount=charge, key=f"close:{reply.pk}").id
-        elif reply.hold_id:
-            ledger.void(
-                hold_id=reply.hold_id, key=f"close:{reply.pk}", reason=outcome.error_kind or outcome.state
-            )
+        cost, paid = _settle(reply, outcome, charge)
+        if cost != charge:
+            Message.objects.filter(pk=reply.pk).update(tokens_used=cost)
         if outcome.called:
             _record(reply, outcome, counts, source, paid)
-        if charge:
+        if cost:
             Session.objects.filter(pk=reply.session_id).update(
-                total_tokens_used=F("total_tokens_used") + charge
+                total_tokens_used=F("total_tokens_used") + cost
             )
     return True
+
+
+def _settle(reply: Message, outcome: Outcome, charge: int) -> tuple[int, str]:
+    """Post or void the hold. What the reply costs then, and the transfer that took it, "" for none.
+
+    A hold that was resolved past this module stays as it is, for nobody here knows why: no money moves a second time,
+    the reply ends with what the books took (R13), and an alarm asks for a person, who corrects by a transfer of its own.
+    """
+    key = f"close:{reply.pk}"
+    try:
+        if charge:
+            return charge, ledger.post(hold_id=reply.hold_id, amount=charge, key=key).id
+        if reply.hold_id:
+            ledger.void(hold_id=reply.hold_id, key=key, reason=outcome.error_kind or outcome.state)
+        return 0, ""
+    except (ledger.AlreadyResolved, IdempotencyMismatch):
+        resolution = ledger.resolution_of(reply.hold_id)
+        if resolution is None:
+            raise
+    is_post = resolution.phase == ledger.Transfer.Phase.POST
+    taken, paid = (resolution.amount, resolution.pk) if is_post else (0, "")
+    alarm = partial(log.error, "a hold was resolved otherwise", reply_id=reply.pk, resolution=resolution.pk)
+    transaction.on_commit(partial(alarm, state=outcome.state, charge=charge, taken=taken), robust=True)
+    return taken if outcome.is_charged else 0, paid
 
 
 def _charge(reply: Message, outcome: Outcome, counts: meter.Counts) -> int:
@@ -330,8 +359,9 @@ def _charge(reply: Message, outcome: Outcome, counts: meter.Counts) -> int:
 def _counted(reply: Message, outcome: Outcome) -> tuple[meter.Counts, str]:
     """The LLM tokens of this call, and who counted them. What the provider did not say is estimated."""
     said = outcome.counts
-    if not outcome.called or (outcome.error_kind in NOTHING_WAS_USED and not outcome.text):
-        return meter.Counts(fresh_input=0, visible_output=0), "reported" if said else "estimated"
+    was_used = outcome.called and (outcome.text or outcome.error_kind not in NOTHING_WAS_USED)
+    if said is None and not was_used:
+        return meter.Counts(fresh_input=0, visible_output=0), "estimated"
     assert reply.model is not None
     if said is not None and said.provider_input is not None and said.provider_output is not None:
         return _disjoint(said), "reported"

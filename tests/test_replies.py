@@ -7,6 +7,7 @@ from functools import partial
 from math import ceil
 
 import pytest
+from django.conf import settings
 from django.db import OperationalError, connection
 from django.utils import timezone
 
@@ -15,7 +16,7 @@ from billing import ledger
 from billing.models import Transfer
 from chat import keeper, prompts, replies, sessions, stream, turns
 from chat.models import Message, Session
-from chat.providers.base import Clocks
+from chat.providers.base import Clocks, Counts
 from tests import people
 from tests.crowd import at_once, failures, successes
 from tests.simulator import Simulator
@@ -559,8 +560,8 @@ def test_one_reply_that_cannot_be_ended_does_not_keep_the_sweep_from_the_others(
     stuck, other = ask(people.alice()), ask(people.alice())
     for turn in (stuck, other):
         _die_over(turn, text="Once")
-    # Its hold is gone without it, which must never be and can therefore not be closed.
-    ledger.void(hold_id=stuck.reply.hold_id, key=ids.new("void"), reason="test")
+    # A hold that is in no book can be neither posted nor voided.
+    Message.objects.filter(pk=stuck.reply.pk).update(hold_id=ids.new("trf"))
     replies.sweep()
     assert fresh(other.reply).state == "interrupted"
     assert fresh(stuck.reply).state == "streaming"
@@ -604,6 +605,121 @@ def test_a_stop_at_the_moment_of_the_claim_ends_the_reply_one_way_or_the_other()
         assert ending_of(reply) == ("post" if reply.tokens_used else "void")
     assert held(alice) == 0
     assert_books_are_right()
+
+
+@pytest.mark.parametrize("ending", ["void", "post"])
+def test_a_reply_whose_hold_was_resolved_past_it_ends_and_moves_no_money_again(
+    ending: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    alice = people.alice()
+    turn = ask(alice)
+    _die_over(turn, text="Once upon a time")
+    _resolve_past_it(turn, ending)
+    left = available(alice)
+    replies.sweep()
+    reply = fresh(turn.reply)
+    assert (reply.state, reply.content, reply.tokens_used) == ("interrupted", "Once upon a time", 0)
+    replies.sweep()
+    assert (available(alice), held(alice), len(calls_of(reply))) == (left, 0, 1)
+    assert [record.levelname for record in caplog.records if reply.pk in str(record.msg)] == [
+        "ERROR",
+        "WARNING",
+    ]
+    assert_books_are_right()
+
+
+@pytest.mark.parametrize(("ending", "cost"), [("void", 0), ("post", 7), ("same key", 0)])
+def test_a_reply_costs_what_the_books_took_though_it_was_not_its_closing_that_took_it(
+    ending: str, cost: int
+) -> None:
+    alice = people.alice()
+    turn = ask(alice)
+    _resolve_past_it(turn, ending)
+    reply = answered(turn)
+    assert (reply.state, reply.tokens_used, reply.session.total_tokens_used) == ("complete", cost, cost)
+    (call,) = calls_of(reply)
+    paid = Transfer.objects.get(pending=reply.hold_id)
+    assert call.transfer_id == (paid.pk if cost else "")
+    assert (available(alice), held(alice)) == (10_500 - cost, 0)
+    assert_books_are_right()
+
+
+def _resolve_past_it(turn: turns.Turn, ending: str) -> None:
+    """As somebody at the console might, while the reply is open."""
+    if ending == "post":
+        ledger.post(hold_id=turn.reply.hold_id, amount=7, key=ids.new("post"))
+    else:
+        key = f"close:{turn.reply.pk}" if ending == "same key" else ids.new("void")
+        ledger.void(hold_id=turn.reply.hold_id, key=key, reason="test")
+
+
+def test_a_sweep_that_comes_between_two_renewals_leaves_the_live_text_alone() -> None:
+    turn = ask(people.alice())
+    _die_over(turn, text="Once", published="Once upon a time")
+    as_the_sweep_saw_it = fresh(turn.reply)
+    keeper.renew([keeper.Live(turn.reply.pk, 1)], now=0)
+    replies._recover(as_the_sweep_saw_it)
+    assert fresh(turn.reply).state == "streaming"
+    assert _seconds_left_of_live_text(turn) > stream.ENDED_SECONDS
+    _forget_worker(turn.reply)
+    replies.sweep()
+    assert _seconds_left_of_live_text(turn) <= stream.ENDED_SECONDS
+
+
+def test_whoever_finds_a_reply_over_says_so_once_more() -> None:
+    """The connection may be lost after the closing was committed, and before its end was published."""
+    turn = ask(people.alice(), rate=0)
+    _die_over(turn, text="Once", published="Once upon a time")
+    before = fresh(turn.reply)
+    Message.objects.filter(pk=turn.reply.pk).update(state="interrupted", epoch=2, lease_until=None)
+    replies._recover(before)
+    assert _seconds_left_of_live_text(turn) <= stream.ENDED_SECONDS
+
+
+def _seconds_left_of_live_text(turn: turns.Turn) -> int:
+    (key,) = stream.client().scan_iter(f"{settings.REDIS_PREFIX}text:{turn.reply.pk}:*", count=1000)
+    return stream.client().ttl(key)
+
+
+def test_a_worker_that_slept_through_its_lease_while_claiming_does_not_pass_for_the_next() -> None:
+    turn = ask(people.alice())
+    rival: list[Message | None] = []
+
+    def sleep(execute, sql, params, many, context):  # type: ignore[no-untyped-def]
+        result = execute(sql, params, many, context)
+        if sql.startswith("UPDATE") and "chat_message" in sql and not rival:
+            rival.append(None)
+            _forget_worker(turn.reply)
+            replies.sweep()
+            rival[0] = replies._claim(turn.reply.pk)
+        return result
+
+    with connection.execute_wrapper(sleep):
+        sleeper = replies._claim(turn.reply.pk)
+    assert rival[0] is not None
+    assert (rival[0].epoch, rival[0].attempts) == (3, 2)
+    assert sleeper is None or sleeper.epoch == 1
+    replies._close(rival[0], replies.Outcome("complete", text="Once"))
+
+
+@pytest.mark.parametrize(
+    ("counts", "counted", "source"),
+    [
+        (None, (0, 0), "estimated"),
+        (Counts(fresh_input=12, visible_output=0, provider_input=12, provider_output=0), (12, 0), "reported"),
+        (Counts(fresh_input=12, provider_input=12), (12, 0), "partial"),
+    ],
+)
+def test_a_refused_call_used_nothing_unless_the_provider_says_otherwise(
+    counts: Counts | None, counted: tuple[int, int], source: str
+) -> None:
+    turn = ask(people.alice())
+    reply = replies._claim(turn.reply.pk)
+    assert reply is not None
+    replies._close(reply, replies.Outcome("failed", error_kind="overloaded", counts=counts))
+    (call,) = calls_of(reply)
+    assert ((call.input_tokens, call.output_tokens), call.source) == (counted, source)
+    assert ending_of(reply) == "void"
 
 
 def test_a_reply_is_closed_even_if_the_database_stumbles(monkeypatch: pytest.MonkeyPatch) -> None:
