@@ -76,7 +76,12 @@ def turns_of_new_chat(request: Request) -> HttpResponse:
 
 @page("POST")
 def session_turns(request: Request, session_id: str) -> HttpResponse:
-    return _send(request, sessions.get(request.user, session_id), Said.of(request))
+    said = Said.of(request)
+    try:
+        found = sessions.get(request.user, session_id)
+    except NotFound:
+        return _gone(request, said)
+    return _send(request, found, said)
 
 
 @page("POST")
@@ -84,7 +89,10 @@ def purchases(request: Request) -> HttpResponse:
     """Buy a package with the wallet, and send the message that waited for it. Twice the same key buys once."""
     said = Said.of(request)
     given = request.POST.get("session")
-    found = sessions.get(request.user, given) if given else None
+    try:
+        found = sessions.get(request.user, given) if given else None
+    except NotFound:
+        return _gone(request, said)
     package, key = request.POST.get("package", ""), request.POST.get("key", "")
     try:
         terms = request.POST.get(f"terms-{package}")
@@ -132,6 +140,8 @@ def estimates(request: Request) -> HttpResponse:
     try:
         found = sessions.get(request.user, given) if given else None
         quote = turns.quote(user=request.user, session=found, text=said.text, model_slug=said.model)
+    except NotFound:
+        return render(request, "chat/_estimate.html", {"problem": _("This chat was deleted.")})
     except Problem as problem:
         return render(request, "chat/_estimate.html", {"problem": problem.message})
     return render(request, "chat/_estimate.html", {"quote": quote})
@@ -236,6 +246,8 @@ def _send(request: Request, found: Session | None, said: Said) -> HttpResponse:
             turn=said.turn,
             terms=said.terms,
         )
+    except NotFound:
+        return _gone(request, said)
     except Problem as problem:
         return _not_sent(request, problem, found, said)
     if request.htmx and found is not None:
@@ -244,6 +256,20 @@ def _send(request: Request, found: Session | None, said: Said) -> HttpResponse:
     if said.model:
         _remember_model(response, said.model)
     return response
+
+
+def _gone(request: Request, said: Said) -> HttpResponse:
+    """The chat that a message was for was deleted, maybe in another tab. The text is kept, and can begin a new chat."""
+    if request.htmx:
+        return fragment(request, "chat/_gone.html", {}, into=NOTICE, status=NotFound.status)
+    return _home(
+        request,
+        text=said.text,
+        model=said.model,
+        status=NotFound.status,
+        notice=_("This chat was deleted."),
+        reason=_("Your text is kept. Send it, and it begins a new chat."),
+    )
 
 
 def _not_sent(

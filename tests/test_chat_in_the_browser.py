@@ -4,6 +4,8 @@ import re
 
 from playwright.sync_api import Page, expect
 
+from chat import sessions
+from chat.models import Session
 from tests import people
 from tests.browser import Browser
 from tests.product import simulated_model
@@ -126,6 +128,24 @@ def test_what_waits_for_tokens_is_kept_and_sent_after_the_purchase(browser: Brow
     expect(page.locator("#not-enough")).to_contain_text("after this Rp 75.000")
     page.click("text=Buy for Rp 200.000 and send")
     expect(page.locator(".message--user")).to_contain_text("It waits")
+    expect(page.locator("article[data-state=complete]")).to_be_visible()
+    expect(page.locator("#text")).to_have_value("")
+
+
+def test_what_was_for_a_deleted_chat_goes_out_as_a_new_one(browser: Browser) -> None:
+    browser.expected_statuses.add(404)
+    page = chat_with(browser, "sim-words-5")
+    expect(page.locator("article[data-state=complete]")).to_be_visible()
+    first = page.url
+    sessions.delete(Session.objects.get(pk=first.rpartition("/")[2]))
+    page.fill("#text", "Not lost")
+    page.keyboard.press("Enter")
+    expect(page.locator("#composer-notice")).to_contain_text("This chat was deleted.")
+    expect(page.locator("#text")).to_have_value("Not lost")
+    page.fill("#text", "Not lost, and more")
+    page.click("text=Send it as a new chat")
+    page.wait_for_url(lambda address: address != first)
+    expect(page.locator(".message--user")).to_have_text(re.compile("Not lost, and more"))
     expect(page.locator("article[data-state=complete]")).to_be_visible()
     expect(page.locator("#text")).to_have_value("")
 

@@ -161,6 +161,45 @@ def test_a_turn_that_went_out_with_other_words_gets_a_fresh_turn() -> None:
     assert fresh[1] != form["turn"]
 
 
+def deleted(chat: Session) -> str:
+    address = f"{page_of(chat)}/turns"
+    sessions.delete(chat)
+    return address
+
+
+def test_a_message_to_a_chat_that_was_deleted_is_kept_and_can_begin_another() -> None:
+    alice = people.alice()
+    client = signed_in(alice)
+    chat = sessions.create(user=alice)
+    form = {**filled(client.get(page_of(chat)), id="composer"), "text": "Not lost"}
+    answer = client.post(deleted(chat), form, headers=HTMX)
+    assert answer.status_code == 404
+    assert answer.headers["HX-Retarget"] == "#composer-notice"
+    assert "This chat was deleted. Your text is kept. Send it as a new chat" in words(answer)
+    assert chat_of(client.post("/chat/turns", form, headers=HTMX)).title == "Not lost"
+
+
+def test_without_javascript_a_message_to_a_deleted_chat_stands_in_a_new_one(simulator: object) -> None:
+    alice = people.alice()
+    client = signed_in(alice)
+    chat = sessions.create(user=alice)
+    model = simulated_model("sim-words-5")
+    form = {**filled(client.get(page_of(chat)), id="composer"), "text": "Not lost", "model": model}
+    answer = client.post(deleted(chat), form)
+    assert answer.status_code == 404
+    assert "This chat was deleted. Your text is kept." in words(answer)
+    again = filled(answer, id="composer")
+    assert again["text"].strip() == "Not lost"
+    assert f'value="{model}" checked' in answer.content.decode()
+    assert chat_of(client.post("/chat/turns", again)).title == "Not lost"
+
+
+def test_the_estimate_says_that_a_chat_is_not_there() -> None:
+    alice = people.alice()
+    form = {"text": "Halo", "session": sessions.create(user=people.carol()).pk}
+    assert words(signed_in(alice).post("/chat/estimates", form, headers=HTMX)) == "This chat was deleted."
+
+
 # Too few tokens
 
 
@@ -248,6 +287,22 @@ def test_a_package_that_changed_meanwhile_is_shown_anew_beside_the_kept_text(
     assert htmx or filled(answer, id="composer")["text"].strip() == "It waits"
     assert client.post("/chat/purchases", again).status_code == 303
     assert Purchase.objects.get(user=carol).price_idr == 200_000
+
+
+@pytest.mark.parametrize("htmx", [True, False])
+def test_nothing_is_bought_for_a_message_to_a_chat_that_was_deleted(htmx: bool, simulator: object) -> None:
+    carol = people.carol()
+    people.give_rupiah(carol, 275_000)
+    client = signed_in(carol)
+    chat = sessions.create(user=carol)
+    refused = say(client, "It waits", to=chat, htmx=True, model=simulated_model("sim-words-5"))
+    form = filled(refused, action="/chat/purchases")
+    deleted(chat)
+    answer = client.post("/chat/purchases", form, headers=HTMX if htmx else {})
+    assert answer.status_code == 404
+    assert "This chat was deleted. Your text is kept." in words(answer)
+    assert htmx or filled(answer, id="composer")["text"].strip() == "It waits"
+    assert not Purchase.objects.filter(user=carol).exists()
 
 
 def test_a_package_that_was_withdrawn_meanwhile_leaves_the_others(simulator: object) -> None:
