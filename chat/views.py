@@ -22,7 +22,8 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from django.utils.translation import pgettext
 
-from aleph.problems import IdempotencyMismatch, NotFound, Problem
+from aleph import rates
+from aleph.problems import IdempotencyMismatch, NotFound, Problem, noting_delay
 from billing import ledger
 from billing import purchases as shop
 from chat import checkout, live, picker, receipts, search, sessions, turns
@@ -95,10 +96,11 @@ def purchases(request: Request) -> HttpResponse:
         return _gone(request, said)
     package, key = request.POST.get("package", ""), request.POST.get("key", "")
     try:
+        rates.take(request, "purchase")
         terms = request.POST.get(f"terms-{package}")
         bought = shop.buy(user=request.user, package_slug=package, key=key, terms=terms)
     except Problem as problem:
-        return _not_sent(request, problem, found, said, package=package)
+        return noting_delay(_not_sent(request, problem, found, said, package=package), problem)
     tokens = number_format(bought.tokens + bought.bonus_tokens, force_grouping=True)
     messages.success(request, _("Bought %(tokens)s tokens.") % {"tokens": tokens})
     return _send(request, found, said)
@@ -108,6 +110,7 @@ def purchases(request: Request) -> HttpResponse:
 def retries(request: Request, reply_id: str) -> HttpResponse:
     said = Said.of(request)
     try:
+        rates.take(request, "message")
         turn = turns.retry(
             user=request.user, reply_id=reply_id, turn=said.turn, model_slug=said.model, terms=said.terms
         )
@@ -115,7 +118,7 @@ def retries(request: Request, reply_id: str) -> HttpResponse:
         raise
     except Problem as problem:
         old = sessions.reply(request.user, reply_id)
-        return _not_sent(request, problem, old.session, said, retried=old)
+        return noting_delay(_not_sent(request, problem, old.session, said, retried=old), problem)
     if request.htmx:
         return render(request, "chat/_turn.html", {"turn": turn, "is_retry": True})
     return moved(request, _place_of(turn))
@@ -123,8 +126,11 @@ def retries(request: Request, reply_id: str) -> HttpResponse:
 
 @page("POST")
 def stops(request: Request, reply_id: str) -> HttpResponse:
-    """By htmx nothing is answered: the end of the reply comes through its stream."""
+    """The end of the reply comes through its stream; until then, and a worker that died lets it wait for a while, the
+    page says that it is being stopped."""
     reply = turns.stop(user=request.user, reply_id=reply_id)
+    if request.htmx and reply.is_open:
+        return render(request, "chat/_live.html", {"reply": reply})
     if request.htmx:
         return HttpResponse(status=204)
     return moved(request, reverse("chat:session", args=[reply.session_id]))
@@ -238,6 +244,7 @@ def theme(request: HttpRequest) -> HttpResponse:
 
 def _send(request: Request, found: Session | None, said: Said) -> HttpResponse:
     try:
+        rates.take(request, "message")
         turn = turns.start(
             user=request.user,
             session=found,
@@ -249,7 +256,7 @@ def _send(request: Request, found: Session | None, said: Said) -> HttpResponse:
     except NotFound:
         return _gone(request, said)
     except Problem as problem:
-        return _not_sent(request, problem, found, said)
+        return noting_delay(_not_sent(request, problem, found, said), problem)
     if request.htmx and found is not None:
         return render(request, "chat/_turn.html", {"turn": turn})
     response = moved(request, _place_of(turn))

@@ -6,10 +6,11 @@ import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 from django.conf import settings
-from django.db import connection, connections
+from django.db import connection, connections, transaction
+from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
 from aleph import ids
@@ -17,6 +18,7 @@ from aleph.accounts.models import User
 from billing import audit, ledger
 from billing.models import Transfer
 from chat import replies, stream, turns
+from chat.keeper import LEASE
 from chat.models import ChatModel, Message, Session
 from chat.turns import Turn
 from tests.product import simulated_model
@@ -48,6 +50,16 @@ def told(
 ) -> Message:
     """`person` asks, and the reply is written."""
     return answered(ask(person, text, script=script, rate=rate))
+
+
+def orphaned(person: User, **how: Any) -> Message:
+    """A reply whose worker has died just now: nobody writes it, and its lease still lasts."""
+    with transaction.atomic():
+        reply = ask(person, **how).reply
+        Message.objects.filter(pk=reply.pk).update(
+            state=Message.State.STREAMING, epoch=1, attempts=1, started_at=Now(), lease_until=Now() + LEASE
+        )
+    return fresh(reply)
 
 
 @contextmanager

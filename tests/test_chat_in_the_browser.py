@@ -1,14 +1,17 @@
 """What the scripts add to the chat: keys, drafts, following, dialogs, and calm where an answer does not come."""
 
 import re
+from datetime import timedelta
 
+from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from chat import sessions
-from chat.models import Session
+from chat.models import Message, Session
 from tests import people
 from tests.browser import Browser
 from tests.product import simulated_model
+from tests.stories_of_chat import orphaned
 
 LONG = "sim-slow-200x20ms"
 
@@ -71,6 +74,18 @@ def test_escape_closes_what_is_open_and_only_then_stops_the_reply(browser: Brows
     expect(page.locator("#picker")).to_be_hidden()
     expect(page.locator("[data-stop]")).to_be_visible()
     page.keyboard.press("Escape")
+    expect(page.locator("article[data-state=stopped]")).to_contain_text("You stopped this reply")
+    expect(page.locator("[data-send]")).to_be_visible()
+
+
+def test_stop_is_answered_though_the_worker_is_dead(browser: Browser, simulator: object) -> None:
+    alice = people.alice()
+    reply = orphaned(alice)
+    page = browser.page(user=alice)
+    page.goto(f"/chat/{reply.session_id}")
+    page.click("[data-stop]")
+    expect(page.locator(".message__live")).to_have_text("Stopping…")
+    Message.objects.filter(pk=reply.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
     expect(page.locator("article[data-state=stopped]")).to_contain_text("You stopped this reply")
     expect(page.locator("[data-send]")).to_be_visible()
 

@@ -16,13 +16,13 @@ from aleph import ids
 from aleph.accounts.models import User
 from billing import ledger
 from billing.models import Package, Purchase
-from chat import catalogue, context, picker, sessions, turns
+from chat import catalogue, context, picker, replies, sessions, turns
 from chat.models import ChatModel, Message, Session
 from chat.views import greeting
 from tests import people
 from tests.forms import Answer, filled
 from tests.product import simulated_model
-from tests.stories_of_chat import answered, ask, special_model, statements, told
+from tests.stories_of_chat import answered, ask, orphaned, special_model, statements, told
 
 pytestmark = pytest.mark.usefixtures("committed")
 
@@ -512,6 +512,21 @@ def test_stop_by_htmx_leaves_the_page_to_the_stream() -> None:
     reply = Message.objects.get(session=chat, role="assistant")
     answer = client.post(f"/chat/replies/{reply.pk}/stops", headers=HTMX)
     assert (answer.status_code, answer.content) == (204, b"")
+
+
+def test_stop_is_said_at_once_where_no_worker_hears_it(simulator: object) -> None:
+    alice = people.alice()
+    client = signed_in(alice)
+    reply = orphaned(alice)
+    answer = client.post(f"/chat/replies/{reply.pk}/stops", headers=HTMX)
+    assert words(answer) == "Stopping…"
+    assert f'id="{reply.pk}-live"' in answer.content.decode()
+    assert "Stopping…" in words(client.get(page_of(reply.session)), "main")
+    Message.objects.filter(pk=reply.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+    replies.sweep()
+    page = words(client.get(page_of(reply.session)), "main")
+    assert "You stopped this reply Nothing was charged." in page
+    assert "Stopping" not in page
 
 
 def test_the_stream_of_a_finished_reply_ends_at_once_with_all_that_changed(simulator: object) -> None:
