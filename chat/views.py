@@ -60,8 +60,11 @@ def home(request: Request) -> HttpResponse:
     return _home(request, text=request.GET.get("text", ""), model=request.COOKIES.get(MODEL_COOKIE))
 
 
-@page("GET")
+@page("GET", "POST")
 def session(request: Request, session_id: str) -> HttpResponse:
+    """POST draws the page again with what stands in the composer: so one looks again without JavaScript."""
+    if request.method == "POST":
+        return _drawn_again(request, session_id, Said.of(request))
     found = sessions.get(request.user, session_id)
     before = request.GET.get("before")
     if before and request.htmx:
@@ -133,6 +136,9 @@ def stops(request: Request, reply_id: str) -> HttpResponse:
         return render(request, "chat/_live.html", {"reply": reply})
     if request.htmx:
         return HttpResponse(status=204)
+    said = Said.of(request)
+    if said.text:
+        return _drawn_again(request, reply.session_id, said)
     return moved(request, reverse("chat:session", args=[reply.session_id]))
 
 
@@ -263,6 +269,14 @@ def _send(request: Request, found: Session | None, said: Said) -> HttpResponse:
     if said.model:
         _remember_model(response, said.model)
     return response
+
+
+def _drawn_again(request: Request, session_id: str, said: Said) -> HttpResponse:
+    try:
+        found = sessions.get(request.user, session_id)
+    except NotFound:
+        return _gone(request, said)
+    return _session(request, found, text=said.text, model=said.model)
 
 
 def _gone(request: Request, said: Said) -> HttpResponse:

@@ -69,7 +69,6 @@ def test_a_first_message_without_javascript_leads_to_its_chat() -> None:
     assert answer.status_code == 303
     page = client.get(answer.headers["Location"])
     assert "Halo, apa kabar?" in words(page, "main")
-    assert '<noscript><meta http-equiv="refresh"' in page.content.decode()
     assert f'action="{page_of(chat_of(answer))}/turns"' in page.content.decode()
 
 
@@ -79,10 +78,31 @@ def test_a_first_message_by_htmx_leads_the_whole_page_to_its_chat() -> None:
     assert chat_of(answer).title == "Halo"
 
 
-def test_a_finished_chat_is_not_refreshed(simulator: object) -> None:
+def test_without_javascript_one_looks_again_and_keeps_what_is_typed(simulator: object) -> None:
     alice = people.alice()
-    reply = told(alice)
-    assert 'http-equiv="refresh"' not in signed_in(alice).get(page_of(reply.session)).content.decode()
+    client = signed_in(alice)
+    turn = ask(alice)
+    chat = turn.session
+    page = client.get(page_of(chat))
+    assert 'http-equiv="refresh"' not in page.content.decode(), "it would take away what is being typed"
+    assert f'formaction="{page_of(chat)}#{turn.reply.pk}"' in page.content.decode()
+    form = {**filled(page, id="composer"), "text": "The next thing"}
+    for is_open in (True, False):
+        again = client.post(page_of(chat), form)
+        assert again.status_code == 200
+        assert filled(again, id="composer")["text"].strip() == "The next thing"
+        assert ("Look again" in words(again)) is is_open
+        answered(turn)
+    assert Message.objects.filter(session=chat).count() == 2
+
+
+def test_looking_again_at_a_chat_that_was_deleted_keeps_what_is_typed() -> None:
+    alice = people.alice()
+    chat = sessions.create(user=alice)
+    address = deleted(chat).removesuffix("/turns")
+    answer = signed_in(alice).post(address, {"text": "Not lost"})
+    assert answer.status_code == 404
+    assert filled(answer, id="composer")["text"].strip() == "Not lost"
 
 
 def test_a_further_message_by_htmx_changes_everything_that_it_must(simulator: object) -> None:
@@ -503,6 +523,17 @@ def test_stop_without_javascript_leads_back_to_the_chat() -> None:
     answer = client.post(f"/chat/replies/{reply.pk}/stops")
     assert (answer.status_code, answer.headers["Location"]) == (303, page_of(chat))
     assert "You stopped this reply" in words(client.get(page_of(chat)))
+
+
+def test_stop_without_javascript_keeps_what_is_typed() -> None:
+    alice = people.alice()
+    client = signed_in(alice)
+    chat = chat_of(say(client, "Halo"))
+    reply = Message.objects.get(session=chat, role="assistant")
+    form = {**filled(client.get(page_of(chat)), id="composer"), "text": "The next thing"}
+    answer = client.post(f"/chat/replies/{reply.pk}/stops", form)
+    assert "You stopped this reply" in words(answer)
+    assert filled(answer, id="composer")["text"].strip() == "The next thing"
 
 
 def test_stop_by_htmx_leaves_the_page_to_the_stream() -> None:
