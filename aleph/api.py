@@ -19,7 +19,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from aleph.accounts.models import ApiKey, User, hashed
-from aleph.problems import InvalidRequest, NotFound, Problem
+from aleph.problems import InvalidRequest, NotFound, Problem, RateLimited, noting_delay
 
 
 class Unauthenticated(Problem):
@@ -32,12 +32,6 @@ class Forbidden(Problem):
     code = "FORBIDDEN"
     status = 403
     text = _("This is not allowed.")
-
-
-class RateLimited(Problem):
-    code = "RATE_LIMITED"
-    status = 429
-    text = _("Too many requests. Please wait a moment.")
 
 
 class MethodNotAllowed(InvalidRequest):
@@ -99,9 +93,7 @@ def ok(data: Any, status: int = 200) -> Response:
 def failed(problem: Problem) -> Response:
     # Errors are JSON, also for those who asked for a stream of events.
     response = Response(body_of(problem), status=problem.status, content_type="application/json")
-    if problem.retry_after_s is not None:
-        response["Retry-After"] = str(problem.retry_after_s)
-    return response
+    return noting_delay(response, problem)
 
 
 def body_of(problem: Problem) -> dict[str, Any]:

@@ -4,10 +4,13 @@ Every app derives its own errors from `Problem`, beside the function that raises
 error envelope, a page turns it into a fragment; anything that is not a `Problem` is a fault of ours.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
+from django.http import HttpResponseBase
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
+
+Response = TypeVar("Response", bound=HttpResponseBase)
 
 
 class Problem(Exception):
@@ -58,3 +61,26 @@ class IdempotencyMismatch(Problem):
     code = "IDEMPOTENCY_MISMATCH"
     status = 422
     text = _("This key was already used for something else.")
+
+
+class RateLimited(Problem):
+    """Somebody does too much of something; `aleph.rates` counts."""
+
+    code = "RATE_LIMITED"
+    status = 429
+    text = _("Too many requests. Please wait a moment.")
+
+
+class Busy(Problem):
+    """A part of ours that this needs does not answer for the moment."""
+
+    code = "SERVICE_UNAVAILABLE"
+    status = 503
+    text = _("Aleph is busy. Please try again in a minute.")
+
+
+def noting_delay(response: Response, problem: Problem) -> Response:
+    """`response` with the ``Retry-After`` of `problem`, where waiting helps."""
+    if problem.retry_after_s is not None:
+        response["Retry-After"] = str(problem.retry_after_s)
+    return response

@@ -10,6 +10,8 @@ import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
+from aleph import rates
+
 env = environ.Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -154,6 +156,24 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "interval_start": 0,
 }
 REDIS_PREFIX = env("REDIS_PREFIX", default="aleph:")
+
+# What allauth counts its limits in, so that all processes count together. Without it nobody signs in, but pages are drawn.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": f"{REDIS_PREFIX}cache",
+        "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 2},
+    }
+}
+
+# How often one account (or, of guests, one address) may do what costs something; an empty one is no limit.
+RATE_LIMITS = {
+    "message": rates.parsed(env("RATE_LIMIT_MESSAGE", default="20/m/user, 300/h/user, 60/m/ip")),
+    "purchase": rates.parsed(env("RATE_LIMIT_PURCHASE", default="5/m/user, 30/d/user, 20/m/ip")),
+    "stream": rates.parsed(env("RATE_LIMIT_STREAM", default="30/m/user, 120/m/ip")),
+}
+MAX_OPEN_STREAMS = env.int("MAX_OPEN_STREAMS", default=5)
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_DEFAULT_QUEUE = "house"
 CELERY_TASK_ROUTES = {"chat.tasks.generate": {"queue": "replies"}}

@@ -12,8 +12,9 @@ from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.utils.translation import gettext_lazy as _
 
-from aleph.api import Forbidden, RateLimited, body_of
-from aleph.problems import InvalidRequest, NotFound, Problem
+from aleph import rates
+from aleph.api import Forbidden, body_of
+from aleph.problems import Busy, InvalidRequest, NotFound, Problem, RateLimited, noting_delay
 
 WAIT_S = 60
 
@@ -22,12 +23,6 @@ class Fault(Problem):
     code = "INTERNAL_ERROR"
     status = 500
     text = _("Something went wrong on our side.")
-
-
-class Busy(Problem):
-    code = "SERVICE_UNAVAILABLE"
-    status = 503
-    text = _("Aleph is busy. Please try again in a minute.")
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
@@ -51,12 +46,14 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
 
 def too_many(request: HttpRequest) -> HttpResponse:
     """What allauth answers when its limits are reached."""
+    rates.note_refusal(request, request.resolver_match.view_name if request.resolver_match else "allauth")
     return page(request, RateLimited(retry_after_s=WAIT_S))
 
 
 def fault(request: HttpRequest) -> HttpResponse:
-    """Our fault, or for the moment nobody's: a database that does not answer is worth another try."""
-    if isinstance(sys.exc_info()[1], OperationalError | InterfaceError):
+    """Our fault, or for the moment nobody's: a database that does not answer is worth another try, and so are limits
+    that nobody can count, without which nobody signs in."""
+    if isinstance(sys.exc_info()[1], OperationalError | InterfaceError | rates.CannotCount):
         return bare_page(request, Busy(retry_after_s=WAIT_S))
     return bare_page(request, Fault())
 
@@ -80,12 +77,6 @@ def bare_page(request: HttpRequest, problem: Problem) -> HttpResponse:
 
 def envelope(problem: Problem) -> HttpResponse:
     return JsonResponse(body_of(problem), status=problem.status)
-
-
-def noting_delay(response: HttpResponse, problem: Problem) -> HttpResponse:
-    if problem.retry_after_s is not None:
-        response["Retry-After"] = str(problem.retry_after_s)
-    return response
 
 
 def is_program(request: HttpRequest) -> bool:

@@ -16,8 +16,9 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
+from aleph import rates
 from aleph.accounts.models import User
-from aleph.problems import Problem
+from aleph.problems import Problem, noting_delay
 from billing import ledger, statements
 from billing import purchases as shop
 from billing.models import Package, Unit
@@ -49,7 +50,8 @@ def page(view: View) -> View:
         try:
             return view(request, *args, **kwargs)
         except Problem as problem:
-            return render(request, "shell/problem.html", {"problem": problem}, status=problem.status)
+            whole = render(request, "shell/problem.html", {"problem": problem}, status=problem.status)
+            return noting_delay(whole, problem)
 
     return never_cache(login_required(guarded))
 
@@ -86,6 +88,7 @@ def confirm(request: HttpRequest, slug: str) -> HttpResponse:
 @page
 def purchases(request: HttpRequest) -> HttpResponse:
     user = cast(User, request.user)
+    rates.take(request, "purchase")
     slug, key = request.POST.get("package", ""), request.POST.get("key", "")
     try:
         purchase = shop.buy(user=user, package_slug=slug, key=key, terms=request.POST.get("terms"))

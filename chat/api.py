@@ -3,11 +3,12 @@
 Who depends on it: programs of our users, with an API key or a session. Bodies and field names are binding; errors:
 
     UNAUTHENTICATED 401   NOT_FOUND 404   INVALID_REQUEST 400   CONFLICT 409   IDEMPOTENCY_MISMATCH 422
-    INSUFFICIENT_TOKENS 402   INSUFFICIENT_WALLET 402   ACCOUNT_FROZEN 423   AI_SERVICE_UNAVAILABLE 503
+    INSUFFICIENT_TOKENS 402   INSUFFICIENT_WALLET 402   ACCOUNT_FROZEN 423   RATE_LIMITED 429
+    AI_SERVICE_UNAVAILABLE 503   SERVICE_UNAVAILABLE 503
 """
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,11 +26,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from aleph import api, ids
+from aleph import api, ids, rates
 from aleph.accounts.models import User
-from aleph.problems import InvalidRequest, NotFound
+from aleph.problems import InvalidRequest, NotFound, Problem
 from billing import ledger, purchases
-from chat import catalogue, live, sessions, turns
+from chat import catalogue, live, sessions, turns, viewers
 from chat.models import ChatModel, Message, Session
 
 FREE, PAID = "huggingface", "external_llm"
@@ -193,7 +194,7 @@ class PurchaseView(APIView):
         operation_id="token_purchase",
         request=PurchaseRequest,
         parameters=[REQUIRED_KEY],
-        responses={200: enveloped(PurchaseBody), **errors(400, 402, 404, 422, 423)},
+        responses={200: enveloped(PurchaseBody), **errors(400, 402, 404, 422, 423, 429, 503)},
         tags=["tokens"],
     )
     def post(self, request: Request) -> Response:
@@ -202,9 +203,10 @@ class PurchaseView(APIView):
         if not key:
             raise InvalidRequest(_("Send an Idempotency-Key header, so that a repeated request buys once."))
         wanted = checked(PurchaseRequest, request)
+        left = rates.take(request, "purchase")
         purchase = purchases.buy(user=user_of(request), package_slug=wanted["packageId"], key=key)
         now = ledger.balance_of(user_of(request))
-        return api.ok(
+        response = api.ok(
             {
                 "purchaseId": purchase.pk,
                 "receiptNumber": purchase.number,
@@ -213,6 +215,7 @@ class PurchaseView(APIView):
                 "walletBalance": now.wallet_idr,
             }
         )
+        return rates.noted(response, left)
 
 
 class SessionsView(APIView):
@@ -286,12 +289,15 @@ class EventStreamRenderer(BaseRenderer):
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A reply whose answer is awaited: as a stream, or whole."""
+    """A reply whose answer is awaited: as a stream, or whole; and what is left of the sender's limits. A stream of a
+    reply that is over needs no seat."""
 
     reply: Message
     session: Session
     user: User
     as_stream: bool
+    seat: viewers.Seat | None = None
+    left: rates.Allowance | None = None
 
 
 class MessagesView(APIView):
@@ -301,7 +307,7 @@ class MessagesView(APIView):
         operation_id="messages_create",
         request=MessageRequest,
         parameters=[IDEMPOTENCY_KEY],
-        responses={200: enveloped(ReplyBody), **errors(400, 402, 404, 409, 422, 423, 503)},
+        responses={200: enveloped(ReplyBody), **errors(400, 402, 404, 409, 422, 423, 429, 503)},
         tags=["messages"],
     )
     def post(self, request: Request, session_id: str) -> Response:
@@ -309,14 +315,22 @@ class MessagesView(APIView):
         `start`, `delta` (`{"offset", "text"}`), and at last `done` or `error`."""
         wanted = checked(MessageRequest, request)
         user = user_of(request)
-        turn = turns.start(
-            user=user,
-            session=sessions.get(user, session_id),
-            text=wanted["content"],
-            model_slug=wanted.get("model"),
-            turn=idempotency_key(request) or ids.new("trn"),
-        )
-        return pending(request, turn.reply, turn.session)
+        # One question to Redis, before anything is written: whoever is refused has sent nothing.
+        seat = viewers.admit(request, "message") if wants_stream(request) else None
+        left = seat.left if seat else rates.take(request, "message")
+        try:
+            turn = turns.start(
+                user=user,
+                session=sessions.get(user, session_id),
+                text=wanted["content"],
+                model_slug=wanted.get("model"),
+                turn=idempotency_key(request) or ids.new("trn"),
+            )
+        except BaseException:
+            if seat:
+                seat.close()
+            raise
+        return pending(request, turn.reply, turn.session, seat=seat, left=left)
 
 
 class MessageView(APIView):
@@ -324,7 +338,7 @@ class MessageView(APIView):
 
     @extend_schema(
         operation_id="messages_detail",
-        responses={200: enveloped(ReplyBody), **errors(404)},
+        responses={200: enveloped(ReplyBody), **errors(404, 429)},
         tags=["messages"],
     )
     def get(self, request: Request, session_id: str, message_id: str) -> Response:
@@ -333,26 +347,38 @@ class MessageView(APIView):
         if reply.session_id != session_id:
             raise NotFound
         if wants_stream(request):
-            return pending(request, reply, reply.session)
+            seat = viewers.admit(request) if reply.is_open else None
+            return pending(request, reply, reply.session, seat=seat, left=seat.left if seat else None)
         return api.ok(reply_body(reply, ledger.balance_of(user_of(request)).available))
 
 
-def pending(request: Request, reply: Message, session: Session) -> Response:
+def pending(
+    request: Request,
+    reply: Message,
+    session: Session,
+    *,
+    seat: viewers.Seat | None = None,
+    left: rates.Allowance | None = None,
+) -> Response:
     response = Response()
-    response.pending = Pending(reply, session, user_of(request), wants_stream(request))  # type: ignore[attr-defined]
+    waiting = Pending(reply, session, user_of(request), wants_stream(request), seat, left)
+    response.pending = waiting  # type: ignore[attr-defined]
     return response
 
 
 async def answer(request: HttpRequest, waiting: Pending) -> HttpResponseBase:
     """The answer to a sent message, as the sender asked for it."""
     if waiting.as_stream:
-        response = StreamingHttpResponse(streamed(waiting), content_type="text/event-stream")
+        events: AsyncIterable[str] = streamed(waiting)
+        if waiting.seat is not None:
+            events = viewers.Watched(waiting.seat, waiting.reply.pk, events, farewell=farewell())
+        response = StreamingHttpResponse(events, content_type="text/event-stream")
         response["Cache-Control"] = "no-cache"
         response["X-Accel-Buffering"] = "no"
-        return response
+        return rates.noted(response, waiting.left)
     await live.release_database()
     status, body = await outcome(waiting)
-    return JsonResponse(body, status=status)
+    return rates.noted(JsonResponse(body, status=status), waiting.left)
 
 
 async def streamed(waiting: Pending) -> AsyncIterator[str]:
@@ -371,6 +397,17 @@ async def streamed(waiting: Pending) -> AsyncIterator[str]:
                 yield live.event("delta", json.dumps(delta, ensure_ascii=False))
     _status, body = await outcome(waiting)
     yield live.event("done" if body["success"] else "error", json.dumps(body, default=str))
+
+
+def farewell() -> Callable[[Problem], str]:
+    """How a stream says that its reader may not go on."""
+    language = translation.get_language()
+
+    def said(problem: Problem) -> str:
+        with translation.override(language):
+            return live.event("error", json.dumps(api.body_of(problem), default=str))
+
+    return said
 
 
 async def outcome(waiting: Pending) -> tuple[int, dict[str, Any]]:

@@ -16,7 +16,7 @@ from django_htmx.http import HttpResponseClientRedirect, reswap, retarget
 from django_htmx.middleware import HtmxDetails
 
 from aleph.accounts.models import User
-from aleph.problems import Problem
+from aleph.problems import Problem, noting_delay
 
 
 class Request(HttpRequest):
@@ -64,8 +64,9 @@ def refused(request: Request, problem: Problem) -> HttpResponse:
         fragment = render(
             request, "shell/_toast.html", {"text": problem.message, "bad": True}, status=problem.status
         )
-        return reswap(retarget(fragment, "#toasts"), "beforeend")
-    return render(request, "shell/problem.html", {"problem": problem}, status=problem.status)
+        return noting_delay(reswap(retarget(fragment, "#toasts"), "beforeend"), problem)
+    whole = render(request, "shell/problem.html", {"problem": problem}, status=problem.status)
+    return noting_delay(whole, problem)
 
 
 def fragment(

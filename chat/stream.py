@@ -1,4 +1,4 @@
-"""Text on its way from a worker to whoever watches, through Redis. The only module that talks to Redis.
+"""Text on its way from a worker to whoever watches, through Redis. The only module of the chat that talks to Redis.
 
 Redis is a relay; the truth is in the database, and everything here may be lost at any moment (R32, R39). Two keys:
 

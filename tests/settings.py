@@ -31,6 +31,11 @@ os.environ |= {
     "REDIS_URL": os.environ.get("TEST_REDIS_URL", ""),
     # Several sessions may share one server.
     "REDIS_PREFIX": f"aleph-test-{os.getpid()}:",
+    # Counted as in the product, and so high that only the tests of limits (test_rates, test_viewers) ever reach them.
+    **dict.fromkeys(
+        ("RATE_LIMIT_MESSAGE", "RATE_LIMIT_PURCHASE", "RATE_LIMIT_STREAM"), "1000000/m/user, 1000000/m/ip"
+    ),
+    "MAX_OPEN_STREAMS": "1000",
 }
 
 from aleph.settings import *  # noqa: E402, F403

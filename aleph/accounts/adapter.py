@@ -4,11 +4,13 @@ from typing import Any, ClassVar
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.utils import user_email
+from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.utils.functional import Promise
 from django.utils.translation import get_language
 from django.utils.translation import gettext_lazy as _
 
+from aleph import rates
 from aleph.accounts import language
 from aleph.accounts.models import User, open_user
 
@@ -35,6 +37,14 @@ class AccountAdapter(DefaultAccountAdapter):
         if commit:
             open_user(user)
         return user
+
+    def pre_authenticate(self, request: HttpRequest, **credentials: Any) -> None:
+        """Somebody who guesses passwords is seen in the log, too."""
+        try:
+            super().pre_authenticate(request, **credentials)
+        except ValidationError:
+            rates.note_refusal(request, "login_failed")
+            raise
 
     def post_login(self, request: HttpRequest, user: User, **hooks: Any) -> HttpResponse:
         """From here on the pages speak the person's own language."""
