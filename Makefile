@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 
 .DEFAULT_GOAL := run
-.PHONY: run test check style types layers migrations deployment translations format lock bench clean
+.PHONY: run test check style types layers migrations deployment translations format lock bench chaos clean
 
 run: $(VENV)/installed
 	@exec $(BIN)/python -m aleph.run
@@ -60,6 +60,11 @@ LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-
 
 bench: $(VENV)/installed-dev var/bench-venv/bin/litellm
 	$(BIN)/python -m bench.run $(BENCH)
+
+# The product killed at random while people use it: DB=sqlite or postgres, SECONDS, KILLS, SEED. Method: docs/chaos.md.
+chaos: $(VENV)/installed-dev
+	$(BIN)/python -m chaos.run --database $(or $(DB),sqlite) --seconds $(or $(SECONDS),300) --kills $(or $(KILLS),300) \
+		$(if $(SEED),--seed $(SEED)) $(CHAOS)
 
 # What the product is compared with, in an environment of its own.
 var/bench-venv/bin/litellm: bench/requirements.txt

@@ -10,7 +10,8 @@ The model's name says what happens: "sim-" and any of the words below, joined by
 ("sim-words-50-cached-close"). A prefix up to the last "/" and a suffix from ":" are ignored.
 
 Text      echo (the default: the last user message, word by word), words-N, slow-NxMms, empty, thinking,
-          delay-MS (before the first chunk), pace-MS (between the chunks)
+          delay-MS (before the first chunk), pace-MS (between the chunks), numbered (each word carries the
+          number of its request, so that no two answers have the same text)
 Count     cached, zero-usage, nousage, usage-on-finish; else words in, chunks out
 Refusal   error-CODE (429 with Retry-After: 3, 3xx with Location), quota, context, html, html-502,
           leak (repeats key and prompt)
@@ -45,7 +46,7 @@ WORD = re.compile(
     r"|stall-(?P<stall>\d+)|cut-clean-(?P<cut_clean>\d+)|cut-(?P<cut>\d+)|bytes-(?P<bytes>\d+)"
     r"|(?P<flag>echo|empty|thinking|cached|zero-usage|nousage|usage-on-finish|quota|context|html-502|html"
     r"|leak|timeout|midstream-error|garbage|json|close|crlf|onewrite|nodone|keepalive-forever|keepalive"
-    r"|noise|length|linger|cut-finish|stall-finish|gzip)"
+    r"|noise|length|linger|cut-finish|stall-finish|gzip|numbered)"
 )
 FAILS_AT = {"cut", "cut_clean", "stall"}
 FAILS = {"midstream-error", "garbage"}
@@ -106,7 +107,8 @@ class Simulator:
     """Runs in a thread of this process while the `with` block lasts.
 
     `requests`: all requests so far. `aborted`: answers that the client did not wait for. `active`: answers
-    being written now, `peak` their highest number. `chunks`: text chunks written. `connections`: opened.
+    being written now, `peak` their highest number. `chunks`: text chunks written. `finished`: answers written
+    to their end. `connections`: opened.
     """
 
     def __init__(self, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> None:
@@ -114,7 +116,7 @@ class Simulator:
         self.port = port
         self._tls = tls
         self.requests: list[Request] = []
-        self.aborted = self.active = self.peak = self.chunks = self.connections = 0
+        self.aborted = self.active = self.peak = self.chunks = self.finished = self.connections = 0
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -151,6 +153,7 @@ class Simulator:
             "active": self.active,
             "peak": self.peak,
             "chunks": self.chunks,
+            "finished": self.finished,
             "aborted": self.aborted,
             "connections": self.connections,
         }
@@ -288,10 +291,11 @@ class _Connection(asyncio.Protocol):
     async def _talk(self, script: Script, body: dict[str, Any]) -> None:
         if "timeout" in script.flags:
             await asyncio.Event().wait()
-        reply = _Reply(script, body)
+        reply = _Reply(script, body, number=len(self.simulator.requests))
         await asyncio.sleep(script.numbers.get("delay", 0) / 1000)
         if "json" in script.flags or not body.get("stream"):
             self._whole(200, reply.whole())
+            self.simulator.finished += 1
             return
         writer = _Writer(self, script)
         if script.flags & {"keepalive", "keepalive-forever"}:
@@ -344,6 +348,7 @@ class _Connection(asyncio.Protocol):
                 return
         if "nodone" not in flags:
             await writer.write(b"data: [DONE]\n\n")
+        self.simulator.finished += 1
         if "linger" in flags:
             await asyncio.Event().wait()
         await writer.end()
@@ -413,10 +418,12 @@ class _Writer:
 class _Reply:
     """What one answer says: its chunks in the provider's format."""
 
-    def __init__(self, script: Script, body: dict[str, Any]) -> None:
+    def __init__(self, script: Script, body: dict[str, Any], *, number: int) -> None:
         self._flags = script.flags
         messages = body.get("messages") or []
         pieces = script.pieces(messages)
+        if "numbered" in self._flags:
+            pieces = [re.sub(r"(?<=\S)(?=\s*$)", f".{number}", piece) for piece in pieces]
         limit = body.get("max_completion_tokens") or body.get("max_tokens") or len(pieces)
         self._pieces = pieces[:limit]
         self._reason = "length" if len(pieces) > limit or "length" in self._flags else "stop"

@@ -1,0 +1,103 @@
+"""What a run found, as a table for people."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from chaos.checker import Measures, Violation
+
+
+@dataclass(slots=True)
+class Outage:
+    """A server that was away and came back, and how long after that the next send was taken and answered (seconds)."""
+
+    server: str
+    taken_s: float | None = None
+    answered_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """How long something may take at most, and what the run measured; None where it did not come up."""
+
+    text: str
+    limit_s: float
+    found_s: float | None
+
+    @property
+    def is_kept(self) -> bool:
+        return self.found_s is None or self.found_s <= self.limit_s
+
+
+@dataclass(slots=True)
+class Found:
+    seed: int
+    database: str
+    seconds: float
+    faults: Counter[str] = field(default_factory=Counter)
+    """What was done, by kind; kills by process."""
+    replies_in_flight: int = 0
+    """Replies that were open at the moment of a fault, over all faults."""
+    died_alone: Counter[str] = field(default_factory=Counter)
+    outages: list[Outage] = field(default_factory=list)
+    measures: Measures = field(default_factory=Measures)
+    violations: list[Violation] = field(default_factory=list)
+    snapshots: int = 0
+    missed: int = 0
+    seen: Counter[str] = field(default_factory=Counter)
+    """What people did and saw."""
+    replies: dict[str, int] = field(default_factory=dict)
+    """Replies by how they ended."""
+    calls: dict[str, int] = field(default_factory=dict)
+    ledger: str = ""
+
+    @property
+    def promises(self) -> list[Promise]:
+        answered = [outage.answered_s for outage in self.outages if outage.answered_s is not None]
+        return [
+            Promise("after a worker's death: an outcome or more text", 45, self.measures.outcome_s),
+            Promise("a lost bell is rung again", 15, self.measures.bell_s),
+            Promise("a hold without a live lease", 60, self.measures.hold_s),
+            Promise(
+                "after Redis or PostgreSQL is back: the next send is answered",
+                10,
+                max(answered, default=None),
+            ),
+        ]
+
+    @property
+    def is_good(self) -> bool:
+        return not self.violations and all(promise.is_kept for promise in self.promises)
+
+
+def table(found: Found) -> str:
+    kills = {name: number for name, number in sorted(found.faults.items()) if " " not in name}
+    rows = [
+        ("kills -9", f"{sum(kills.values())} ({_list(kills)})"),
+        ("Redis restarts / flushes", f"{found.faults['redis restart']} / {found.faults['redis flush']}"),
+        ("PostgreSQL stops `immediate`", str(found.faults["postgresql stop"])),
+        ("replies open at those moments", str(found.replies_in_flight)),
+        ("processes that ended by themselves", _list(found.died_alone) or "0"),
+        ("replies", f"{sum(found.replies.values())} ({_list(found.replies)})"),
+        *((name, str(number)) for name, number in sorted(found.seen.items())),
+        *((name, str(number)) for name, number in found.calls.items()),
+        ("snapshots checked / database away", f"{found.snapshots} / {found.missed}"),
+        ("longest snapshot", f"{found.measures.snapshot_s:.2f} s"),
+        ("`check_ledger` at the end", found.ledger),
+        *(_promise(promise) for promise in found.promises),
+        ("**violations of I1-I13**", f"**{len(found.violations)}**"),
+    ]
+    head = f"seed {found.seed}, {found.seconds:.0f} s, {found.database}"
+    return "\n".join(
+        ["", f"| {head} | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows), ""]
+    )
+
+
+def _promise(promise: Promise) -> tuple[str, str]:
+    if promise.found_s is None:
+        return promise.text, "did not come up"
+    verdict = "" if promise.is_kept else " **BROKEN**"
+    return promise.text, f"{promise.found_s:.1f} s at most (promised {promise.limit_s:.0f} s){verdict}"
+
+
+def _list(counted: Counter[str] | dict[str, int]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in counted.items())
