@@ -312,7 +312,8 @@ class MessagesView(APIView):
     )
     def post(self, request: Request, session_id: str) -> Response:
         """Say something and get the reply: when it is finished, or, with `Accept: text/event-stream`, as events:
-        `start`, `delta` (`{"offset", "text"}`), and at last `done` or `error`."""
+        `start`, `delta` (`{"offset", "text"}`: from that character on the text is this one), and at last `done` or
+        `error`."""
         wanted = checked(MessageRequest, request)
         user = user_of(request)
         # One question to Redis, before anything is written: whoever is refused has sent nothing.
@@ -382,21 +383,33 @@ async def answer(request: HttpRequest, waiting: Pending) -> HttpResponseBase:
 
 
 async def streamed(waiting: Pending) -> AsyncIterator[str]:
-    """Server-sent events of a reply: its text exactly once, from the beginning, and how it ended."""
+    """Server-sent events of a reply: its text exactly once, from the beginning, and how it ended.
+
+    Where text was sent that was lost with its worker, a delta goes back to where it parted from what is stored.
+    """
     await live.release_database()
     start = {"sessionId": waiting.session.pk, "messageId": waiting.reply.pk}
-    sent = 0
+    sent = ""
     yield live.event("start", json.dumps(start))
     async with aclosing(live.watch(waiting.reply)) as moments:
         async for moment in moments:
             if moment is None:
                 yield ": still here\n\n"
-            elif len(moment.text) > sent:
-                delta = {"offset": sent, "text": moment.text[sent:]}
-                sent = len(moment.text)
+            elif moment.text != sent:
+                same = alike(sent, moment.text)
+                delta = {"offset": same, "text": moment.text[same:]}
+                sent = moment.text
                 yield live.event("delta", json.dumps(delta, ensure_ascii=False))
     _status, body = await outcome(waiting)
     yield live.event("done" if body["success"] else "error", json.dumps(body, default=str))
+
+
+def alike(before: str, after: str) -> int:
+    """How many characters two texts have in common from their beginning."""
+    if after.startswith(before):
+        return len(before)
+    pairs = enumerate(zip(before, after, strict=False))
+    return next((at for at, (one, other) in pairs if one != other), len(after))
 
 
 def farewell() -> Callable[[Problem], str]:

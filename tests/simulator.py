@@ -107,8 +107,8 @@ class Simulator:
     """Runs in a thread of this process while the `with` block lasts.
 
     `requests`: all requests so far. `aborted`: answers that the client did not wait for. `active`: answers
-    being written now, `peak` their highest number. `chunks`: text chunks written. `finished`: answers written
-    to their end. `connections`: opened.
+    being written now, `peak` their highest number. `chunks`: text chunks written. `finished`: answers whose
+    finish reason was sent and that did not stall after it. `connections`: opened.
     """
 
     def __init__(self, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> None:
@@ -343,6 +343,7 @@ class _Connection(asyncio.Protocol):
             if "stall-finish" in flags:
                 await asyncio.Event().wait()
             if "cut-finish" in flags:
+                self.simulator.finished += 1
                 self._answering = None
                 self.transport.abort()
                 return

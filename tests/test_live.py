@@ -3,6 +3,7 @@
 import asyncio
 import html
 import itertools
+import json
 import random
 import re
 import time
@@ -19,7 +20,7 @@ from django.test import Client, RequestFactory
 from django.utils import timezone, translation
 
 from aleph.accounts.models import User
-from chat import live, replies, sessions, stream, turns
+from chat import api, live, replies, sessions, stream, turns
 from chat.live import Moment
 from chat.models import Message
 from chat.render import render
@@ -317,6 +318,39 @@ def test_a_reply_that_is_written_again_begins_again_for_those_who_watch_it() -> 
     assert screen.drawn.count("snapshot") >= 2
     assert "word30" in screen.article
     assert "Lost" not in screen.article
+
+
+def test_a_program_can_put_together_a_reply_whose_shown_text_was_lost() -> None:
+    """Its worker died before anything was saved, and Redis forgot what was shown: a delta goes back to the beginning."""
+    turn = ask(people.alice(), script="sim-words-30-pace-10-numbered")
+    texts: list[str] = []
+    text = ""
+
+    async def story() -> None:
+        nonlocal text
+        reply = fresh_row(turn)
+        watching = api.streamed(api.Pending(reply, reply.session, reply.user, as_stream=True))
+        async for sent in watching:
+            name, data = sent.removeprefix("event: ").split("\ndata: ")
+            if name == "delta":
+                delta = json.loads(data)
+                assert delta["offset"] <= len(text), "a hole"
+                text = text[: delta["offset"]] + delta["text"]
+                texts.append(text)
+            if texts == ["Lost words"]:
+                forget_everything()
+                await live.in_thread(replies.sweep)
+                await live.in_thread(lambda: replies.generate(turn.reply.pk))
+
+    Message.objects.filter(pk=turn.reply.pk).update(
+        state="streaming", epoch=1, attempts=1, lease_until=timezone.now() - timedelta(seconds=1)
+    )
+    stream.publisher().append(reply_id=turn.reply.pk, epoch=1, offset=0, byte_offset=0, text="Lost words")
+    stream.publisher().flush()
+    told_story(story)
+    assert texts[0] == "Lost words"
+    assert text == fresh(turn.reply).content
+    assert text.startswith("word1.")
 
 
 # The page
