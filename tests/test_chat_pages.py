@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.db import transaction
+from django.template.loader import render_to_string
 from django.test import Client
-from django.utils import timezone
+from django.utils import timezone, translation
 from pytest_django import DjangoAssertNumQueries
 
 from aleph import ids
 from aleph.accounts.models import User
 from billing import ledger
 from billing.models import Package, Purchase
-from chat import catalogue, context, picker, replies, sessions, turns
+from chat import catalogue, context, picker, replies, search, sessions, turns
 from chat.models import ChatModel, Message, Session
 from chat.views import greeting
 from tests import people
@@ -377,6 +378,8 @@ def test_a_finished_reply_shows_what_it_cost_and_its_receipt(simulator: object) 
     assert f"10,500 → {10_500 - reply.tokens_used:,}" in words(receipt)
     assert "<html" not in receipt.content.decode()
     assert "<html" in client.get(f"/chat/replies/{reply.pk}/receipt").content.decode()
+    assert reply.model is not None
+    assert reply.model.name in words(client.get("/usage"), "main")
 
 
 def test_a_reply_can_be_had_as_its_model_wrote_it(simulator: object) -> None:
@@ -741,6 +744,16 @@ def test_search_without_words_lists_all_chats_page_by_page() -> None:
     assert not set(shown[0]) & set(shown[1])
     for odd in ("page=nonsense", f"page={10**22}", "q=%00", "q=a%00b"):
         assert client.get(f"/chat/search?{odd}").status_code == 200
+
+
+@pytest.mark.parametrize("language", ["en", "id"])
+def test_the_thousandth_page_is_a_number_and_leads_to_its_neighbours(language: str) -> None:
+    chat = sessions.create(user=people.carol(), title="Found")
+    found = search.Page([search.Hit(chat, None)], 1001, has_more=True)
+    with translation.override(language):
+        shown = render_to_string("chat/_hits.html", {"page": found, "words": "found"})
+    assert re.findall(r"page=([^\"]+)", shown) == ["1000", "1002"]
+    assert re.search(r"(Page|Halaman) 1001<", shown)
 
 
 # The frame

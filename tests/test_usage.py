@@ -112,6 +112,7 @@ def test_what_a_provider_says_oddly_does_not_stop_the_charge(alice: User) -> Non
     row = call_of(
         alice,
         model="m\x00odel-\ud83d" + "x" * 500,
+        label="\ud83d" * 500,
         metadata={
             "raw": {"nan": float("nan"), "nul\x00": "\x00", "half": "\ud83d", "deep": [[[[[[[["x"]]]]]]]]}
         },
@@ -119,6 +120,7 @@ def test_what_a_provider_says_oddly_does_not_stop_the_charge(alice: User) -> Non
     row.refresh_from_db()
     assert row.model.startswith("model-?xxx")
     assert len(row.model) == 120
+    assert row.label == "?" * 80
     assert row.metadata["raw"]["nan"] is None
     assert row.metadata["raw"]["nul"] == ""
     assert row.metadata["raw"]["half"] == "?"
@@ -164,6 +166,42 @@ def test_the_most_used_model_is_that_of_the_most_tokens(alice: User) -> None:
         call_of(alice, requested_model="slow", counts=meter.Counts(fresh_input=100))
     figures = reports.figures(alice)
     assert (figures.top_model, figures.top_share_percent) == ("swift", 70)
+
+
+def test_models_go_by_the_names_that_people_know(alice: User) -> None:
+    flash: dict[str, Any] = {
+        "provider": "deepseek",
+        "model": "deepseek-flash",
+        "requested_model": "deepseek-flash",
+    }
+    call_of(alice, label="DeepSeek Chat", **flash)
+    call_of(alice, label="DeepSeek Coder", counts=meter.Counts(fresh_input=5000), **flash)
+    call_of(alice, label="DeepSeek Coder", **{**flash, "requested_model": "deepseek-flash-2"})
+    assert reports.figures(alice).top_model == "DeepSeek Coder"
+    assert [(model.name, model.total) for model in reports.by_day(alice, 7).models] == [
+        ("DeepSeek Coder", 6200),
+        ("DeepSeek Chat", 1200),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("label", "requested", "answered", "is_another"),
+    [
+        ("GPT-4o", "gpt-4o", "gpt-4o-2024-08-06", False),
+        ("GPT-4o Mini", "gpt-4o-mini", "gpt-4o-mini", False),
+        ("Llama 3.3 70B Instruct", "meta/Llama-3.3-70B-Instruct", "meta/Llama-3.3-70B-Instruct", False),
+        ("Aleph Demo", "demo", "demo", False),
+        ("Claude 3.5 Sonnet", "claude-sonnet-5-5", "claude-sonnet-5-5", True),
+        ("", "claude-sonnet-5-5", "claude-sonnet-5-5", False),
+        ("", "openai/gpt-4o", "gpt-4o-2024-08-06", False),
+        ("", "gpt-4o", "something-else", True),
+    ],
+)
+def test_a_model_that_answers_for_another_is_named(
+    label: str, requested: str, answered: str, is_another: bool, alice: User
+) -> None:
+    row = call_of(alice, label=label, requested_model=requested, model=answered)
+    assert row.is_answered_by_another is is_another
 
 
 def test_nothing_used_is_no_division_by_zero(alice: User) -> None:
@@ -311,6 +349,14 @@ def test_the_page_shows_figures_chart_and_calls(page: Client, alice: User) -> No
     assert "answered by something-else" in shown
     assert shown.count('class="chart__column"') == 30
     assert "reported" in shown
+
+
+def test_the_page_shows_the_name_and_behind_it_the_provider_s_id(page: Client, alice: User) -> None:
+    call_of(alice, label="DeepSeek Chat", requested_model="deepseek-flash", model="deepseek-flash")
+    shown = page.get("/usage").content.decode()
+    assert '<span title="deepseek-flash">DeepSeek Chat</span>' in shown
+    assert "answered by deepseek-flash" in shown
+    assert ">deepseek-flash<" not in shown
 
 
 def test_a_call_without_a_price_says_so(page: Client, alice: User) -> None:

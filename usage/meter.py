@@ -39,6 +39,7 @@ def record(
     provider: str,
     model: str,
     requested_model: str,
+    label: str = "",
     counts: Counts,
     source: str,
     status: str,
@@ -50,8 +51,8 @@ def record(
 ) -> TokenUsage:
     """Store one call and return its row; for the same (operation_id, attempt) again, the row of the first time.
 
-    It is priced as of `started_at`; without a price it is stored all the same, with costs null. `metadata` must hold no
-    words of a prompt or a reply. Two statements: the price, the row.
+    It is priced as of `started_at`; without a price it is stored all the same, with costs null. `label` is what people
+    know the model by. `metadata` must hold no words of a prompt or a reply. Two statements: the price, the row.
     """
     model, requested_model = _text("model", model), _text("requested_model", requested_model)
     price = pricing.price_at(provider, model, started_at, requested=requested_model)
@@ -66,6 +67,7 @@ def record(
         provider=provider,
         model=model,
         requested_model=requested_model or model,
+        label=_text("label", label),
         fresh_input_tokens=counts.fresh_input,
         cache_read_tokens=counts.cache_read,
         cache_write_tokens=counts.cache_write,

@@ -4,6 +4,7 @@ LLM tokens are what a provider counts; they are not the tokens that people buy (
 for calls that nobody was charged for, too.
 """
 
+import re
 from decimal import Decimal
 
 from django.conf import settings
@@ -40,9 +41,22 @@ OPERATIONS = {
 """Names of the operations of our own. Others are shown by their code."""
 
 
+NOT_IN_IDS = re.compile(r"[^a-z0-9]+")
+
+
+def name_for_people(label: str, model: str) -> str:
+    """What people know a model by; where nobody said it, its id without the organisation that owns it."""
+    return label or short_name(model)
+
+
 def short_name(model: str) -> str:
     """A model's id without the organisation that owns it: Llama-3.3-70B-Instruct."""
     return model.rpartition("/")[2]
+
+
+def spelled(name: str) -> str:
+    """A name as ids are spelled, to compare them: llama-3-3-70b-instruct."""
+    return NOT_IN_IDS.sub("-", short_name(name).lower()).strip("-")
 
 
 def plausible(field: str) -> Q:
@@ -145,6 +159,7 @@ class TokenUsage(models.Model):
         _("model"), max_length=120, help_text=_("The id that the provider answered with.")
     )
     requested_model = models.CharField(_("requested model"), max_length=120)
+    label = models.CharField(_("model for people"), max_length=80, blank=True)
 
     fresh_input_tokens = models.PositiveBigIntegerField(_("fresh input"), null=True)
     cache_read_tokens = models.PositiveBigIntegerField(_("cached input"), null=True)
@@ -202,12 +217,12 @@ class TokenUsage(models.Model):
     @property
     def model_name(self) -> str:
         """The model for people: the one that was asked for."""
-        return short_name(self.requested_model)
+        return name_for_people(self.label, self.requested_model)
 
     @property
     def is_answered_by_another(self) -> bool:
-        """Whether the model that answered is not the requested one or a version of it."""
-        asked, answered = short_name(self.requested_model).lower(), short_name(self.model).lower()
+        """Whether the model that answered is not the one that people know it by, nor a version of it."""
+        asked, answered = spelled(self.model_name), spelled(self.model)
         return (
             answered != asked and not answered.startswith(f"{asked}-") and not asked.endswith(f"-{answered}")
         )

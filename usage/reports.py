@@ -6,7 +6,7 @@ them; money is USD, what the calls cost us.
 
 import re
 import zoneinfo
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -20,7 +20,7 @@ from django.utils.translation import gettext_lazy
 
 from aleph.accounts.models import User
 from aleph.problems import InvalidRequest
-from usage.models import TokenUsage, short_name
+from usage.models import TokenUsage, name_for_people
 
 Call = TokenUsage
 """One recorded call, for reading."""
@@ -93,7 +93,7 @@ def figures(user: User) -> Figures:
     is_today = Q(created_at__gte=_midnight(user, today))
     models = list(
         _calls_since(user, today.replace(day=1))
-        .values("requested_model")
+        .values("label", "requested_model")
         .annotate(
             tokens=Sum("total_tokens"),
             cost_usd=Sum("total_cost_usd"),
@@ -102,10 +102,12 @@ def figures(user: User) -> Figures:
             tokens_today=Sum("total_tokens", filter=is_today, default=0),
             calls_today=Count("id", filter=is_today),
         )
-        .order_by("-tokens", "requested_model")
     )
-    tokens = sum(model["tokens"] for model in models)
-    top = models[0] if tokens else None
+    used: Counter[str] = Counter()
+    for model in models:
+        used[name_for_people(model["label"], model["requested_model"])] += model["tokens"]
+    tokens = used.total()
+    top = min(used, key=lambda name: (-used[name], name)) if tokens else ""
     return Figures(
         today=today,
         tokens_today=sum(model["tokens_today"] for model in models),
@@ -113,8 +115,8 @@ def figures(user: User) -> Figures:
         cost_month_usd=sum((model["cost_usd"] or Decimal(0) for model in models), Decimal(0)),
         calls_month=sum(model["calls"] for model in models),
         unpriced_month=sum(model["unpriced"] for model in models),
-        top_model=short_name(top["requested_model"]) if top else "",
-        top_share_percent=(200 * top["tokens"] + tokens) // (2 * tokens) if top else 0,
+        top_model=top,
+        top_share_percent=(200 * used[top] + tokens) // (2 * tokens) if tokens else 0,
     )
 
 
@@ -126,14 +128,14 @@ def by_day(user: User, days: int = 30) -> ByDay:
     rows = (
         _calls_since(user, dates[0])
         .annotate(day=TruncDate("created_at", tzinfo=_zone(user)))
-        .values("day", "requested_model")
+        .values("day", "label", "requested_model")
         .annotate(tokens=Sum("total_tokens"))
-        .values_list("day", "requested_model", "tokens")
+        .values_list("day", "label", "requested_model", "tokens")
     )
     tokens: dict[str, list[int]] = defaultdict(lambda: [0] * days)
-    for day, model, sum_of_day in rows:
+    for day, label, model, sum_of_day in rows:
         # A clock that runs ahead of this one may have stored a call of tomorrow.
-        tokens[model][place.get(day, days - 1)] += sum_of_day
+        tokens[name_for_people(label, model)][place.get(day, days - 1)] += sum_of_day
     return ByDay(
         [Day(day, _cursor(_midnight(user, day + timedelta(days=1)), "")) for day in dates],
         _ranked({model: numbers for model, numbers in tokens.items() if any(numbers)}),
@@ -183,8 +185,8 @@ def _ranked(tokens: dict[str, list[int]]) -> list[ModelTokens]:
     """The most used models, and the others as one; unless the others are one anyway."""
     order = sorted(tokens, key=lambda model: (-sum(tokens[model]), model))
     if len(order) <= NAMED + 1:
-        return [ModelTokens(short_name(model), tokens[model]) for model in order]
-    named = [ModelTokens(short_name(model), tokens[model]) for model in order[:NAMED]]
+        return [ModelTokens(model, tokens[model]) for model in order]
+    named = [ModelTokens(model, tokens[model]) for model in order[:NAMED]]
     rest = [sum(numbers) for numbers in zip(*(tokens[model] for model in order[NAMED:]), strict=True)]
     return [*named, ModelTokens(_("Others"), rest, is_rest=True)]
 
