@@ -5,10 +5,9 @@ says the same as the code.
 """
 
 import functools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from asgiref.sync import sync_to_async
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponseBase, JsonResponse
 from django.utils import timezone
@@ -151,19 +150,15 @@ def not_found(request: HttpRequest) -> JsonResponse:
 
 
 def continued(
-    view: Callable[..., Any], *, by: Callable[[HttpRequest, Any], Awaitable[HttpResponseBase]]
+    view: Callable[..., Any], *, by: Callable[[HttpRequest, Any], HttpResponseBase]
 ) -> Callable[..., Any]:
-    """A REST framework view whose answer may take minutes.
-
-    The view itself runs in a thread, as ever. If its response carries `pending`, the answer is given by `by(request,
-    response.pending)` on the event loop, which can stream it. An answer that is no stream holds the request's thread
-    until it is there (`aleph.requests.in_one_thread`), and no database connection.
-    """
+    """A REST framework view whose answer may take minutes: if its response carries `pending`, the answer is what
+    `by(request, response.pending)` gives, outside of the view."""
 
     @functools.wraps(view)
-    async def handler(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        response: Any = await sync_to_async(view)(request, *args, **kwargs)
+    def handler(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        response: Any = view(request, *args, **kwargs)
         pending = getattr(response, "pending", None)
-        return response if pending is None else await by(request, pending)
+        return response if pending is None else by(request, pending)
 
     return handler

@@ -2,12 +2,11 @@
 
 import os
 import warnings
-from typing import cast
 
-from django.core.asgi import get_asgi_application
+import django
 
-from aleph import collector
-from aleph.limits import Application, limited
+from aleph import collector, handler
+from aleph.limits import limited
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "aleph.settings")
 # WhiteNoise answers with small files, which Django reads at once; that is how it is meant here.
@@ -15,5 +14,6 @@ warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume sy
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 
-application = limited(cast("Application", get_asgi_application()), max_bytes=MAX_BODY_BYTES)
+django.setup(set_prefix=False)
+application = limited(handler.application(), max_bytes=MAX_BODY_BYTES)
 collector.settle()

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
+from asgiref.sync import async_to_sync
+from django.db import connection
 from django.http import HttpRequest, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.utils import translation
 from django.utils.dateparse import parse_datetime
@@ -29,6 +31,7 @@ from rest_framework.views import APIView
 from aleph import api, ids, rates
 from aleph.accounts.models import User
 from aleph.problems import InvalidRequest, NotFound, Problem
+from aleph.threads import in_thread
 from billing import ledger, purchases
 from chat import catalogue, live, sessions, turns, viewers
 from chat.models import ChatModel, Message, Session
@@ -367,8 +370,9 @@ def pending(
     return response
 
 
-async def answer(request: HttpRequest, waiting: Pending) -> HttpResponseBase:
-    """The answer to a sent message, as the sender asked for it."""
+def answer(request: HttpRequest, waiting: Pending) -> HttpResponseBase:
+    """The answer to a sent message, as the sender asked for it. An answer that is no stream holds the request's thread
+    until it is there, and no database connection."""
     if waiting.as_stream:
         events: AsyncIterable[str] = streamed(waiting)
         if waiting.seat is not None:
@@ -377,8 +381,8 @@ async def answer(request: HttpRequest, waiting: Pending) -> HttpResponseBase:
         response["Cache-Control"] = "no-cache"
         response["X-Accel-Buffering"] = "no"
         return rates.noted(response, waiting.left)
-    await live.release_database()
-    status, body = await outcome(waiting)
+    connection.close()
+    status, body = async_to_sync(whole)(waiting)
     return rates.noted(JsonResponse(body, status=status), waiting.left)
 
 
@@ -387,7 +391,6 @@ async def streamed(waiting: Pending) -> AsyncIterator[str]:
 
     Where text was sent that was lost with its worker, a delta goes back to where it parted from what is stored.
     """
-    await live.release_database()
     start = {"sessionId": waiting.session.pk, "messageId": waiting.reply.pk}
     sent = ""
     yield live.event("start", json.dumps(start))
@@ -395,13 +398,15 @@ async def streamed(waiting: Pending) -> AsyncIterator[str]:
         async for moment in moments:
             if moment is None:
                 yield ": still here\n\n"
-            elif moment.text != sent:
+                continue
+            if moment.text != sent:
                 same = alike(sent, moment.text)
                 delta = {"offset": same, "text": moment.text[same:]}
                 sent = moment.text
                 yield live.event("delta", json.dumps(delta, ensure_ascii=False))
-    _status, body = await outcome(waiting)
-    yield live.event("done" if body["success"] else "error", json.dumps(body, default=str))
+            if moment.is_over:
+                _status, body = await outcome(waiting.user, moment.row)
+                yield live.event("done" if body["success"] else "error", json.dumps(body, default=str))
 
 
 def alike(before: str, after: str) -> int:
@@ -423,21 +428,29 @@ def farewell() -> Callable[[Problem], str]:
     return said
 
 
-async def outcome(waiting: Pending) -> tuple[int, dict[str, Any]]:
+async def whole(waiting: Pending) -> tuple[int, dict[str, Any]]:
     """HTTP status and body for a reply, once it is over."""
+    async with aclosing(live.watch(waiting.reply)) as moments:
+        async for moment in moments:
+            if moment is not None and moment.is_over:
+                return await outcome(waiting.user, moment.row)
+    raise AssertionError("a watch ends with the end of the reply")
+
+
+async def outcome(user: User, reply: Message | None) -> tuple[int, dict[str, Any]]:
+    """HTTP status and body for a reply that is over; None for one that was deleted meanwhile."""
     language = translation.get_language()
-    reply = await live.finished(waiting.reply.pk)
 
     def body() -> tuple[int, dict[str, Any]]:
         with translation.override(language):
             if reply is None:
                 return 404, api.body_of(NotFound())
-            data = reply_body(reply, ledger.balance_of(waiting.user).available)
+            data = reply_body(reply, ledger.balance_of(user).available)
             if reply.state in (Message.State.FAILED, Message.State.INTERRUPTED):
                 return 503, api.body_of(turns.ModelUnavailable(data=data))
             return 200, {"success": True, "data": data}
 
-    return await live.in_thread(body)
+    return await in_thread(body)
 
 
 # Shapes

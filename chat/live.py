@@ -7,22 +7,21 @@ comes (the relay may be gone, or the end may have been lost; R41, R43).
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from functools import partial
 
-from asgiref.sync import sync_to_async
-from django.db import InterfaceError, OperationalError, connection
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest
 from django.template.loader import render_to_string
 from django.utils import timezone, translation
 
+from aleph.threads import in_thread
 from chat import replies, stream
 from chat.models import Message
 from chat.render import LiveRenderer
 
-T = TypeVar("T")
 READ_ATTEMPTS = 10
 FIRST_LOOK_S = 0.3
 """The same at the beginning: a short reply may have ended between the reading of its row and the first listening."""
@@ -52,6 +51,8 @@ class Moment:
 
     text: str
     is_over: bool
+    row: Message | None = field(default=None, compare=False)
+    """Of the end: the reply as it stands in the database, None where it was deleted."""
 
 
 async def watch(reply: Message, *, patience: float = COMMENT_S) -> AsyncGenerator[Moment | None, None]:
@@ -60,7 +61,7 @@ async def watch(reply: Message, *, patience: float = COMMENT_S) -> AsyncGenerato
     The texts of one watch only ever grow, except when a dead worker's reply begins anew with no text shown.
     """
     if not reply.is_open:
-        yield Moment(reply.content, True)
+        yield Moment(reply.content, True, reply)
         return
     async with stream.hub().follow(reply.pk, reply.epoch) as tail:
         tail.replace(reply.epoch, reply.content)
@@ -78,28 +79,16 @@ async def watch(reply: Message, *, patience: float = COMMENT_S) -> AsyncGenerato
                 yield Moment(seen, False)
             elif tail.ended or now - quiet_since >= look_after_s:
                 quiet_since, look_after_s = now, REREAD_S
+                tail.ended = False  # before the look: an end that comes during it must be heard
                 row = await _read(reply.pk)
                 if row is None or not row.is_open:
-                    yield Moment(row.content if row else seen, True)
+                    yield Moment(row.content if row else seen, True, row)
                     return
-                tail.ended = False
                 tail.replace(row.epoch, row.content)
                 await stream.hub().refill(tail)
             if now - spoke_at >= patience:
                 spoke_at = now
                 yield None
-
-
-async def finished(reply_id: str) -> Message | None:
-    """Wait until a reply is over and return it; None if it was deleted meanwhile."""
-    row = await _read(reply_id)
-    while row is not None and row.is_open:
-        async with aclosing(watch(row)) as moments:
-            async for moment in moments:
-                if moment is not None and moment.is_over:
-                    break
-        row = await _read(reply_id)
-    return row
 
 
 async def page_events(reply: Message, *, request: HttpRequest) -> AsyncIterator[str]:
@@ -116,14 +105,14 @@ async def page_events(reply: Message, *, request: HttpRequest) -> AsyncIterator[
                     yield ": still here\n\n"
                     continue
                 if moment.is_over:
-                    break
+                    done = await in_thread(partial(page.done, moment.row))
+                    yield event("done", done)
+                    return
                 yield await page.draw(moment.text)
                 if time.monotonic() - began > CONNECTION_S:
                     yield event("reconnect", "")
                     return
                 await asyncio.sleep(max(_drawing.pause(), DRAW_REST * page.took_s))
-        done = await in_thread(page.done)
-        yield event("done", done)
     finally:
         _drawing.viewers -= 1
 
@@ -177,9 +166,8 @@ class _Page:
             {"reply": self.reply, "state": "writing", "so_far": so_far, "llm_tokens": llm_tokens},
         )
 
-    def done(self) -> str:
+    def done(self, reply: Message | None) -> str:
         """The finished message with the balance, the toast and the composer's button, out of band."""
-        reply = Message.objects.select_related("model", "session", "parent").filter(pk=self.reply.pk).first()
         if reply is None:
             return ""
         with translation.override(self.language), timezone.override(self.time_zone):
@@ -209,7 +197,7 @@ async def _read(reply_id: str) -> Message | None:
     """The row of a reply. A database that is away for a moment ends nobody's watching."""
 
     def read() -> Message | None:
-        return Message.objects.select_related("model", "session").filter(pk=reply_id).first()
+        return Message.objects.select_related("model", "session", "parent").filter(pk=reply_id).first()
 
     for _attempt in range(READ_ATTEMPTS - 1):
         try:
@@ -217,20 +205,3 @@ async def _read(reply_id: str) -> Message | None:
         except (OperationalError, InterfaceError):
             await asyncio.sleep(REREAD_S)
     return await in_thread(read)
-
-
-async def release_database() -> None:
-    """Give back the connection of this request's thread, before a long wait."""
-    await sync_to_async(lambda: connection.close())()
-
-
-async def in_thread(function: Callable[[], T]) -> T:
-    """Run database work in a thread and give the connection back at once."""
-
-    def run() -> T:
-        try:
-            return function()
-        finally:
-            connection.close()
-
-    return await sync_to_async(run, thread_sensitive=False)()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 
-from chat.models import ChatModel, Message, Session
+from chat.models import ChatModel, Message
 from usage import estimate
 
 SYSTEM = "You are Aleph, a helpful assistant. Answer in the language of the question. Write Markdown; formulas in LaTeX."
@@ -45,15 +45,28 @@ def draft(model: ChatModel, conversation: Sequence[Spoken]) -> Draft:
 
 
 class Conversation:
-    """The newest messages of a session, or the newest up to the message `until`, read in one query."""
+    """The newest messages of a session, or the newest up to the message `until`, read in one query; on demand `with_models`
+    that wrote the replies among them."""
 
-    def __init__(self, session: Session | None, *, until: str | None = None) -> None:
+    COLUMNS = ("id", "parent_id", "role", "content", "state", "session_id")
+    COLUMNS_OF_MODEL = (
+        "model__slug",
+        "model__context_tokens",
+        "model__max_output_tokens",
+        "model__takes_temperature",
+    )
+
+    def __init__(
+        self, session_id: str | None, *, until: str | None = None, with_models: bool = False
+    ) -> None:
         newest: list[Message] = []
-        if session is not None:
-            found = Message.objects.filter(session=session).order_by("-id")
+        if session_id is not None:
+            found = Message.objects.filter(session=session_id).order_by("-id").only(*self.COLUMNS)
             if until is not None:
                 found = found.filter(id__lte=until)
-            newest = list(found.only("id", "parent_id", "role", "content", "state", "session_id")[:HISTORY])
+            if with_models:
+                found = found.select_related("model").only(*self.COLUMNS, *self.COLUMNS_OF_MODEL)
+            newest = list(found[:HISTORY])
         self.known = {message.pk: message for message in newest}
         self.tip = next((message for message in newest if message.is_reply), None)
         """The newest reply: where the conversation goes on."""

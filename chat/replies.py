@@ -29,6 +29,7 @@ from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from aleph.problems import IdempotencyMismatch
+from aleph.returning import update_returning
 from billing import ledger
 from chat import catalogue, prompts, stream
 from chat.keeper import LEASE, Live, keeper
@@ -175,44 +176,36 @@ def written_so_far(reply: Message, text: str) -> int:
 
 
 def _claim(reply_id: str) -> Message | None:
-    # Read first: whoever sleeps through his lease after the update would read the epoch of the next worker as his own.
-    reply = Message.objects.select_related("model", "session").filter(pk=reply_id, state=State.QUEUED).first()
-    if reply is None:
-        return None
-    claimed = Message.objects.filter(pk=reply_id, epoch=reply.epoch, state=State.QUEUED).update(
+    claimed = update_returning(
+        Message.objects.filter(pk=reply_id, state=State.QUEUED),
         state=State.STREAMING,
         epoch=F("epoch") + 1,
         attempts=F("attempts") + 1,
         lease_until=Now() + LEASE,
         started_at=Now(),
     )
-    if not claimed:
-        return None
-    reply.state, reply.epoch, reply.attempts = State.STREAMING, reply.epoch + 1, reply.attempts + 1
-    reply.started_at = timezone.now()
-    return reply
+    return claimed[0] if claimed else None
 
 
 def _write(reply: Message, live: Live) -> Outcome:
     """Have the provider write the reply; text goes to the stream as it comes. No transaction is open meanwhile."""
+    conversation = prompts.Conversation(reply.session_id, until=reply.pk, with_models=True)
+    reply.model = conversation.known[reply.pk].model
     assert reply.model is not None
-    offer = catalogue.find(reply.model.slug)
-    conversation = prompts.Conversation(reply.session, until=reply.parent_id)
     draft = prompts.draft(reply.model, conversation.path_to(reply.parent_id))
     connection.close()
-    if offer.route is None:
+    provider = catalogue.connected().get(reply.provider)
+    if provider is None:
         return Outcome(State.FAILED, error_kind="unreachable", called=False)
-    reply.provider, reply.answered_by = offer.route.provider, offer.route.upstream_model
     takes = reply.model.takes_temperature
     prompt = Prompt(
-        upstream_model=offer.route.upstream_model,
+        upstream_model=reply.answered_by,
         messages=draft.messages,
         max_output_tokens=reply.max_output_tokens,
         temperature=TEMPERATURE if takes else None,
         top_p=TOP_P if takes else None,
         user_ref=hashlib.sha256(f"aleph:{reply.user_id}".encode()).hexdigest()[:32],
     )
-    provider = catalogue.connected()[offer.route.provider]
     outcome = Outcome(State.COMPLETE)
     began = time.monotonic()
     try:

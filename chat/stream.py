@@ -220,6 +220,32 @@ class Tail:
         return False
 
 
+class _Strays:
+    """Entries of replies that nobody follows here yet: a quick reply may be over before its first viewer listens. They
+    are kept for one to two `SECONDS`, and never more than `MOST`."""
+
+    SECONDS = 1.0
+    MOST = 4000
+
+    def __init__(self) -> None:
+        self._older: dict[str, list[dict[bytes, bytes]]] = {}
+        self._newer: dict[str, list[dict[bytes, bytes]]] = {}
+        self._kept = 0
+        self._turned_at = 0.0
+
+    def keep(self, reply_id: str, fields: dict[bytes, bytes]) -> None:
+        now = time.monotonic()
+        if now - self._turned_at > self.SECONDS or self._kept >= self.MOST // 2:
+            self._older = self._newer if now - self._turned_at < 2 * self.SECONDS else {}
+            self._newer, self._kept, self._turned_at = {}, 0, now
+        self._newer.setdefault(reply_id, []).append(fields)
+        self._kept += 1
+
+    def of(self, reply_id: str) -> list[dict[bytes, bytes]]:
+        """What is kept of a reply, oldest first; nothing afterwards."""
+        return self._older.pop(reply_id, []) + self._newer.pop(reply_id, [])
+
+
 class Hub:
     """The one reader of the live stream in a web process. It resumes by id, so a reconnect loses nothing."""
 
@@ -235,6 +261,7 @@ class Hub:
             )
         )
         self._reader: asyncio.Task[None] | None = None
+        self._strays = _Strays()
 
     @contextlib.asynccontextmanager
     async def follow(self, reply_id: str, epoch: int) -> AsyncIterator[Tail]:
@@ -244,7 +271,11 @@ class Hub:
             self._reader = asyncio.create_task(self._read(started))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(started.wait(), 1.5)
-        tail = self._tails.setdefault(reply_id, Tail(reply_id))
+        tail = self._tails.get(reply_id)
+        if tail is None:
+            tail = self._tails[reply_id] = Tail(reply_id)
+            for fields in self._strays.of(reply_id):
+                self._dispatch(fields)
         tail.viewers += 1
         tail.replace(epoch, "")
         try:
@@ -285,10 +316,11 @@ class Hub:
                 await asyncio.sleep(0.3)
 
     def _dispatch(self, fields: dict[bytes, bytes]) -> None:
-        tail = self._tails.get(fields[b"r"].decode())
+        reply_id = fields[b"r"].decode()
+        tail = self._tails.get(reply_id)
         if tail is None:
-            return
-        if b"x" in fields:
+            self._strays.keep(reply_id, fields)
+        elif b"x" in fields:
             tail.end()
         else:
             tail.take(int(fields[b"e"]), int(fields[b"o"]), fields[b"t"].decode())

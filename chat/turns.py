@@ -134,7 +134,7 @@ def stop(*, user: User, reply_id: str) -> Message:
 def quote(*, user: User, session: Session | None, text: str, model_slug: str | None) -> Quote:
     """What `text` would cost at most. Raises `UnknownModel`, `TextTooLong`."""
     offer = _offer(session, model_slug)
-    draft = _draft(offer, prompts.Conversation(session), text)
+    draft = _draft(offer, prompts.Conversation(session.pk if session else None), text)
     available = 0 if offer.model.is_free else ledger.balance_of(user).available
     return _quote(offer, draft, available)
 
@@ -156,7 +156,7 @@ def _start(
     if not text:
         raise EmptyText
     offer = _agreed(_available(_offer(session, model_slug)), terms)
-    conversation = prompts.Conversation(session)
+    conversation = prompts.Conversation(session.pk if session else None)
     tip = conversation.tip
     if tip is not None and tip.is_open:
         raise StillWriting
@@ -188,7 +188,7 @@ def _retry(user: User, old: Message, model_slug: str | None, turn: str, terms: s
         raise NotFound
     offer = _available(_offer(session, model_slug or (old.model.slug if old.model else None)))
     offer = _agreed(offer, terms)
-    draft = _fit(offer, prompts.Conversation(session, until=message.pk).path_to(message.pk))
+    draft = _fit(offer, prompts.Conversation(session.pk, until=message.pk).path_to(message.pk))
     with transaction.atomic():
         reply = _reply(ids.new("msg"), message, offer, draft, turn)
         reply.save(force_insert=True)

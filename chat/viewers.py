@@ -24,7 +24,7 @@ from aleph import rates
 from aleph.accounts.models import ApiKey, User
 from aleph.api import Unauthenticated
 from aleph.problems import NotFound, Problem
-from chat.live import in_thread
+from aleph.threads import in_thread
 from chat.models import Message
 
 log = structlog.get_logger(__name__)

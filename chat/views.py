@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib import messages
 from django.db import connection
@@ -159,13 +158,13 @@ def estimates(request: Request) -> HttpResponse:
     return render(request, "chat/_estimate.html", {"quote": quote})
 
 
-async def stream(request: HttpRequest, reply_id: str) -> HttpResponseBase:
+def stream(request: HttpRequest, reply_id: str) -> HttpResponseBase:
     """The events of one reply, for its owner's page. While it lasts no database connection is held."""
     if request.method != "GET":
         return HttpResponse(status=405, headers={"Allow": "GET"})
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
         return HttpResponse(status=403)
-    reply = await sync_to_async(_own_reply)(request, reply_id)
+    reply = _own_reply(request, reply_id)
     if reply is None:
         return HttpResponse(status=404)
     events = live.page_events(reply, request=request)

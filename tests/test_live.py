@@ -20,6 +20,7 @@ from django.test import Client, RequestFactory
 from django.utils import timezone, translation
 
 from aleph.accounts.models import User
+from aleph.threads import in_thread
 from chat import api, live, replies, sessions, stream, turns
 from chat.live import Moment
 from chat.models import Message
@@ -184,7 +185,7 @@ def test_a_watcher_is_told_the_text_as_it_grows_and_then_the_end() -> None:
         for before, after in itertools.pairwise(seen):
             assert after.text.startswith(before.text)
         assert [moment.is_over for moment in seen[-2:]] == [False, True]
-        assert seen[-1].text == (await live.in_thread(lambda: fresh(turn.reply))).content
+        assert seen[-1].text == (await in_thread(lambda: fresh(turn.reply))).content
 
     with worker(turn):
         told_story(story)
@@ -253,7 +254,7 @@ def test_the_end_comes_when_redis_loses_it(redis_away: Callable[[], None]) -> No
         async with aclosing(live.watch(turn.reply)) as moments:
             assert await anext(moments) == Moment("", False)
             redis_away()
-            await live.in_thread(lambda: turns.stop(user=alice, reply_id=turn.reply.pk))
+            await in_thread(lambda: turns.stop(user=alice, reply_id=turn.reply.pk))
             assert await anext(moments) == Moment("", True)
 
     told_story(story)
@@ -287,7 +288,7 @@ def test_a_deleted_chat_ends_for_those_who_watch_it() -> None:
         screen = Screen()
         await asyncio.gather(
             seen_by_a_page(turn.reply, screen),
-            live.in_thread(partial(_delete_once_written, alice, turn)),
+            in_thread(partial(_delete_once_written, alice, turn)),
         )
         assert (screen.is_done, screen.article) == (True, "")
 
@@ -305,8 +306,8 @@ def test_a_reply_that_is_written_again_begins_again_for_those_who_watch_it() -> 
         await asyncio.sleep(0.3)
         assert screen.letters == "Lostwords"
         forget_everything()
-        await live.in_thread(replies.sweep)
-        await live.in_thread(lambda: replies.generate(turn.reply.pk))
+        await in_thread(replies.sweep)
+        await in_thread(lambda: replies.generate(turn.reply.pk))
         await watching
 
     Message.objects.filter(pk=turn.reply.pk).update(
@@ -339,8 +340,8 @@ def test_a_program_can_put_together_a_reply_whose_shown_text_was_lost() -> None:
                 texts.append(text)
             if texts == ["Lost words"]:
                 forget_everything()
-                await live.in_thread(replies.sweep)
-                await live.in_thread(lambda: replies.generate(turn.reply.pk))
+                await in_thread(replies.sweep)
+                await in_thread(lambda: replies.generate(turn.reply.pk))
 
     Message.objects.filter(pk=turn.reply.pk).update(
         state="streaming", epoch=1, attempts=1, lease_until=timezone.now() - timedelta(seconds=1)
@@ -389,7 +390,7 @@ def test_streamed_reloaded_and_stored_are_the_same_whatever_happens_in_between(s
             def enough(_screen: Screen, connection: Screen = connection, patience: int = patience) -> bool:
                 return len(connection.drawn) >= patience and not connection.is_done
 
-            row = await live.in_thread(lambda: fresh(turn.reply))
+            row = await in_thread(lambda: fresh(turn.reply))
             await seen_by_a_page(row, connection, enough=enough)
             if connection.drawn[0] == "snapshot":
                 assert whole.startswith(connection.letters[:-OPEN_END])

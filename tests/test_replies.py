@@ -170,15 +170,15 @@ def test_the_provider_is_sent_the_whole_branch_and_no_name(simulator: Simulator)
     assert alice.email not in str(body)
 
 
-def test_a_retired_model_writes_nothing_and_costs_nothing() -> None:
+def test_a_model_that_is_retired_after_a_turn_was_admitted_still_answers_it() -> None:
     alice = people.alice()
     model = special_model(ids.new("retired").lower())
     turn = turns.start(user=alice, session=None, text="Halo", model_slug=model.slug, turn=ids.new("trn"))
     model.is_offered = False
     model.save()
     reply = answered(turn)
-    assert (reply.state, ending_of(reply)) == ("interrupted", "void")
-    assert available(alice) == 10_500
+    assert (reply.state, ending_of(reply)) == ("complete", "post")
+    assert available(alice) == 10_500 - reply.tokens_used
 
 
 # Failures of the provider

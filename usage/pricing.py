@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 
-from django.db.models import Case, Q, Value, When
+from django.db.models import Q
 
 from usage.counts import Counts
 from usage.models import ModelPrice
@@ -32,14 +32,11 @@ class Cost:
 def price_at(provider: str, model: str, at: datetime, *, requested: str = "") -> ModelPrice | None:
     """The price of `model` at a moment: its own, else that of its undated name, else that of the model that was
     `requested`, else the provider's `*`. None where there is no price."""
-    names = dict.fromkeys(name for name in (model, SNAPSHOT.sub("", model), requested, ANY_MODEL) if name)
-    rank = Case(*(When(model=name, then=Value(place)) for place, name in enumerate(names)))
-    return (
-        ModelPrice.objects.filter(provider=provider, model__in=names, valid_from__lte=at)
-        .filter(Q(valid_to=None) | Q(valid_to__gt=at))
-        .order_by(rank, "-valid_from")
-        .first()
-    )
+    names = [name for name in (model, SNAPSHOT.sub("", model), requested, ANY_MODEL) if name]
+    valid = ModelPrice.objects.filter(
+        Q(valid_to=None) | Q(valid_to__gt=at), provider=provider, model__in=set(names), valid_from__lte=at
+    ).order_by("-valid_from")
+    return min(valid, key=lambda price: names.index(price.model), default=None)
 
 
 def cost(price: ModelPrice | None, counts: Counts) -> Cost:
