@@ -1,5 +1,6 @@
 """Packages, accounts, transfers and purchases in the administration. Only packages are edited: the books are read."""
 
+from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -12,10 +13,27 @@ from aleph.templatetags.aleph import rupiah
 from billing.models import Account, Package, Purchase, Transfer
 
 
+class PackageForm(forms.ModelForm):
+    def clean_tokens(self) -> int:
+        tokens: int = self.cleaned_data["tokens"]
+        if not tokens:
+            raise forms.ValidationError(_("A package without tokens is none. Enter at least 1."))
+        return tokens
+
+    def clean_price_idr(self) -> int:
+        price: int = self.cleaned_data["price_idr"]
+        if not price:
+            raise forms.ValidationError(
+                _("A package cannot be free. Enter at least Rp 1; tokens are given away by an adjustment.")
+            )
+        return price
+
+
 @admin.register(Package)
 class PackageAdmin(admin.ModelAdmin):
     """Packages are withdrawn and never deleted, because purchases name them."""
 
+    form = PackageForm
     list_display = (
         "name",
         "slug",

@@ -21,8 +21,15 @@ class ChatModelForm(forms.ModelForm):
         if None not in rates:
             if data.get("is_free") and any(rates):
                 self.add_error("is_free", _("A free model has no rates."))
-            if not data.get("is_free") and not all(rates):
-                self.add_error("input_rate", _("A model that is not free needs both rates."))
+            zeros = [field for field in ("input_rate", "output_rate") if data[field] == 0]
+            for field in zeros if not data.get("is_free") else ():
+                self.add_error(
+                    field,
+                    _(
+                        "0 gives this away. If the model is to be free, tick “free” and set both rates to 0; if not, enter"
+                        " at least 1."
+                    ),
+                )
         if (data.get("max_output_tokens") or 64) < 64:
             self.add_error("max_output_tokens", _("Below 64 tokens a reply is of no use."))
         return data
@@ -71,7 +78,8 @@ class ChatModelAdmin(admin.ModelAdmin):
             _("Price in Aleph tokens"),
             {
                 "description": _(
-                    "New rates hold from the next message on; replies keep the rates they began with."
+                    "New rates hold from the next message on; replies keep the rates they began with. A model is free only"
+                    " where “free” is ticked, and then both rates are 0."
                 ),
                 "fields": ("is_free", ("input_rate", "output_rate")),
             },

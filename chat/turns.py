@@ -142,7 +142,7 @@ def quote(*, user: User, session: Session | None, text: str, model_slug: str | N
 def quotes_of_retry(reply: Message, offers: Iterable[Offer], *, available: int) -> list[Quote]:
     """What another reply in the place of `reply` would cost at most by each of the offers, where `available` tokens are
     left; without those that cannot answer."""
-    spoken = prompts.Conversation(reply.session, until=reply.parent_id).path_to(reply.parent_id)
+    spoken = prompts.Conversation(reply.session_id, until=reply.parent_id).path_to(reply.parent_id)
     quotes = []
     for offer in offers:
         with suppress(TextTooLong):

@@ -20,7 +20,7 @@ from django.utils import timezone
 from aleph import ids
 from aleph.accounts.models import ApiKey, Company, Membership, User
 from billing import ledger
-from billing.models import Account, Purchase, Transfer
+from billing.models import Account, Package, Purchase, Transfer
 from chat.models import ChatModel, Message, Route, Session
 from tests import people
 from tests.browser import Browser
@@ -313,7 +313,31 @@ class TestApiKeys:
         assert key.is_usable
 
 
+class TestPackages:
+    @pytest.mark.parametrize(
+        ("field", "words"),
+        [("price_idr", "A package cannot be free."), ("tokens", "A package without tokens is none.")],
+    )
+    def test_are_neither_free_nor_empty(self, db: None, field: str, words: str) -> None:
+        package = Package.objects.get(slug="pro")
+        url = address(Package, "change", package.pk)
+        assert words in text_of(save(office(), url, "package_form", **{field: "0"}))
+        package.refresh_from_db()
+        assert getattr(package, field) > 0
+
+
 class TestPrices:
+    def test_of_0_must_be_meant(self, db: None) -> None:
+        price = price_of("openai", "test-model", "1 - - 2")
+        url = address(ModelPrice, "change", price.pk)
+        refused = save(office(), url, "modelprice_form", output_usd_per_million="0")
+        assert "0 says that this costs us nothing. Tick “0 is meant” below if that is so." in text_of(refused)
+        meant = save(office(), url, "modelprice_form", output_usd_per_million="0", zero_is_meant="on")
+        assert saved(meant)
+        price.refresh_from_db()
+        assert price.output_usd_per_million == 0
+        assert saved(save(office(), url, "modelprice_form", source="our own machine")), "it was meant before"
+
     def test_change_until_a_call_was_charged_at_them(self, db: None) -> None:
         price = price_of("openai", "test-model", "1 - - 2")
         url = address(ModelPrice, "change", price.pk)
@@ -419,7 +443,10 @@ class TestModels:
         url = address(ChatModel, "change", model.pk)
 
         assert "A free model has no rates." in text_of(save(client, url, "chatmodel_form", is_free="on"))
-        assert "needs both rates" in text_of(save(client, url, "chatmodel_form", input_rate="0"))
+        refused = text_of(save(client, url, "chatmodel_form", input_rate="0", output_rate="0"))
+        assert refused.count("0 gives this away. If the model is to be free, tick “free”") == 2
+        free = save(client, url, "chatmodel_form", input_rate="0", output_rate="0", is_free="on")
+        assert saved(free), "free is said"
 
     def test_keep_the_id_that_programs_know(self, db: None) -> None:
         model = ChatModel.objects.order_by("pk").first()

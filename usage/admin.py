@@ -11,14 +11,42 @@ from django.utils.translation import gettext_lazy as _
 from aleph.staff import LongList, by_period
 from usage.models import ModelPrice, TokenUsage
 
+FIGURES = (
+    "input_usd_per_million",
+    "cached_input_usd_per_million",
+    "cache_write_usd_per_million",
+    "output_usd_per_million",
+)
+
 
 class PriceForm(forms.ModelForm):
-    """A price may be ended at any time; its figures may change only until the first call was charged at them."""
+    """A price may be ended at any time; its figures may change only until the first call was charged at them. A figure
+    of 0 must be meant."""
 
-    ALWAYS_EDITABLE = frozenset({"valid_to", "source"})
+    ALWAYS_EDITABLE = frozenset({"valid_to", "source", "zero_is_meant"})
+
+    zero_is_meant = forms.BooleanField(
+        required=False,
+        label=_("0 is meant"),
+        help_text=_(
+            "A price of 0 says that the provider asks nothing, and that such calls cost us $0.00. Where a price is not"
+            " known, store none."
+        ),
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        stored = self.instance.pk is not None and any(getattr(self.instance, name) == 0 for name in FIGURES)
+        self.fields["zero_is_meant"].initial = stored
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or self.cleaned_data
+        for name in FIGURES:
+            if data.get(name) == 0 and not data.get("zero_is_meant"):
+                self.add_error(
+                    name,
+                    _("0 says that this costs us nothing. Tick “0 is meant” below if that is so."),
+                )
         starts, ends = data.get("valid_from"), data.get("valid_to")
         if starts and ends and ends <= starts:
             self.add_error("valid_to", _("A price ends after it has begun."))
@@ -65,12 +93,7 @@ class ModelPriceAdmin(admin.ModelAdmin):
                     "Not for one thousand, and not in rupiah: 0.15 means 15 cents for a million. An empty cache price"
                     " means the price of fresh input. What a call cost is kept with the call and never computed anew."
                 ),
-                "fields": (
-                    "input_usd_per_million",
-                    "cached_input_usd_per_million",
-                    "cache_write_usd_per_million",
-                    "output_usd_per_million",
-                ),
+                "fields": (*FIGURES, "zero_is_meant"),
             },
         ),
         (

@@ -5,6 +5,9 @@ from typing import cast
 from allauth.account.decorators import reauthentication_required
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
+from django.db.models import Case, Q, When
+from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
@@ -19,6 +22,9 @@ from aleph.accounts.models import ApiKey, User
 
 MOST_KEYS = 20
 """How many usable keys one person may have."""
+KEYS_SHOWN = 25
+"""Keys on a page of the list."""
+IS_OVER = Q(revoked_at__isnull=False) | Q(expires_at__lte=Now())
 
 
 @login_required
@@ -80,12 +86,14 @@ def revoke_key(request: HttpRequest, key_id: int) -> HttpResponse:
 
 
 def key_page(request: HttpRequest, form: KeyForm, *, fresh_key: str = "") -> HttpResponse:
-    listed = ApiKey.objects.filter(user=person(request)).order_by("-id")
+    """Usable keys come first; what was ever revoked follows, page by page."""
+    mine = ApiKey.objects.filter(user=person(request))
+    listed = Paginator(mine.order_by(Case(When(IS_OVER, then=1), default=0), "-id"), KEYS_SHOWN)
     context = {
         # After the password was asked for, the page is drawn under that address.
         "place": "accounts:keys",
         "form": form,
-        "keys": listed,
+        "keys": listed.get_page(request.GET.get("page")),
         "fresh_key": fresh_key,
         "address": request.build_absolute_uri("/"),
     }
@@ -93,8 +101,7 @@ def key_page(request: HttpRequest, form: KeyForm, *, fresh_key: str = "") -> Htt
 
 
 def usable_keys(request: HttpRequest) -> int:
-    mine = ApiKey.objects.filter(user=person(request))
-    return sum(key.is_usable for key in mine)
+    return ApiKey.objects.filter(user=person(request)).exclude(IS_OVER).count()
 
 
 def person(request: HttpRequest) -> User:
