@@ -100,6 +100,8 @@ for i, key in ipairs(KEYS) do
 end
 """
 
+_FREE = "redis.call('ZREM', KEYS[1], ARGV[1])"
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -201,10 +203,7 @@ def renew(slots: Iterable[Slot]) -> None:
 
 def free(slot: Slot) -> None:
     """Give a slot back. Where Redis does not answer, it runs out by itself."""
-    try:
-        _client(settings.REDIS_URL).zrem(slot.key, slot.id)
-    except FAULTS as error:
-        log.info("a slot runs out by itself", slot=slot.key, error=str(error))
+    _ask(_FREE, [slot.key], [slot.id])
 
 
 def address_of(request: HttpRequest) -> str:

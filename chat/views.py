@@ -4,16 +4,17 @@ By htmx the answer is a fragment; without JavaScript the same forms post, and th
 page. Nothing that somebody typed is lost by an error: by htmx it stays where it stands, else it is drawn again.
 """
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
-from django.db import connection
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.shortcuts import render
+from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import number_format
@@ -22,14 +23,19 @@ from django.utils.translation import gettext as _
 from django.utils.translation import pgettext
 
 from aleph import rates
-from aleph.problems import IdempotencyMismatch, NotFound, Problem, noting_delay
+from aleph.problems import IdempotencyMismatch, NotFound, Problem, RateLimited, noting_delay
 from billing import ledger
 from billing import purchases as shop
-from chat import checkout, live, picker, receipts, search, sessions, turns
+from chat import checkout, live, picker, receipts, search, sessions, turns, viewers
 from chat.models import Message, Session
 from chat.pages import Request, fragment, moved, page
 from chat.turns import Turn
 
+EVENT_STREAM = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+}
 NOTICE = "#composer-notice"
 DIALOGS = "#dialogs"
 YEAR_S = 365 * 24 * 3600
@@ -159,20 +165,26 @@ def estimates(request: Request) -> HttpResponse:
 
 
 def stream(request: HttpRequest, reply_id: str) -> HttpResponseBase:
-    """The events of one reply, for its owner's page. While it lasts no database connection is held."""
+    """The events of one reply, for its owner's page. While it lasts no database connection is held, and it ends when its
+    reader may not go on (`chat.viewers`). Whoever has as many open as he may is told to look again from time to time."""
     if request.method != "GET":
         return HttpResponse(status=405, headers={"Allow": "GET"})
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
         return HttpResponse(status=403)
-    reply = _own_reply(request, reply_id)
-    if reply is None:
+    if not request.user.is_authenticated:
         return HttpResponse(status=404)
-    events = live.page_events(reply, request=request)
-    return StreamingHttpResponse(
-        events,
-        content_type="text/event-stream",
-        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
-    )
+    try:
+        reply = sessions.reply(request.user, reply_id)
+        events: AsyncIterable[str] = live.page_events(reply, request=request)
+        if reply.is_open:
+            seat = viewers.admit(request)
+            events = viewers.Watched(seat, reply.pk, events, farewell=partial(_farewell, reply))
+        return StreamingHttpResponse(events, headers=EVENT_STREAM)
+    except NotFound:
+        return HttpResponse(status=404)
+    except RateLimited:
+        again = render_to_string("chat/_again.html", {"reply": reply, "is_full": True})
+        return HttpResponse(live.event("again", again), headers=EVENT_STREAM)
 
 
 @page("GET")
@@ -392,13 +404,11 @@ def _chat_of(request: Request) -> str:
     return path.removeprefix("/chat/") if path.startswith("/chat/") else ""
 
 
-def _own_reply(request: HttpRequest, reply_id: str) -> Message | None:
-    try:
-        return sessions.reply(request.user, reply_id) if request.user.is_authenticated else None
-    except NotFound:
-        return None
-    finally:
-        connection.close()
+def _farewell(reply: Message, problem: Problem) -> str:
+    """How a page learns that it may not go on: it looks again, which leads whoever is signed out to sign in."""
+    if isinstance(problem, NotFound):
+        return live.event("done", "")
+    return live.event("again", render_to_string("chat/_again.html", {"reply": reply}))
 
 
 def _remember_model(response: HttpResponse, slug: str) -> None:

@@ -8,7 +8,6 @@ from http import HTTPStatus
 import pytest
 from allauth.account.models import EmailAddress
 from django.core import mail
-from django.core.cache import cache
 from django.core.mail.backends.console import EmailBackend
 from django.test import Client
 
@@ -18,6 +17,7 @@ from billing import ledger
 from tests import people
 from tests.crowd import at_once
 from tests.forms import Answer, filled
+from tests.limits import forget_limits
 
 NEW_PASSWORD = "sepuluh-ikan-terbang"
 
@@ -25,9 +25,9 @@ NEW_PASSWORD = "sepuluh-ikan-terbang"
 @pytest.fixture(autouse=True)
 def fresh_limits() -> Iterator[None]:
     """Limits are counted per address and per machine, and every test comes from the same machine."""
-    cache.clear()
+    forget_limits()
     yield
-    cache.clear()
+    forget_limits()
 
 
 def english() -> Client:
@@ -235,7 +235,7 @@ class TestSigningIn:
     def test_waits_for_a_confirmed_address_and_sends_another_link(self, db: None) -> None:
         email = fresh_address("carol")
         sign_up(english(), email)
-        cache.clear()
+        forget_limits()
         client = english()
 
         answer = sign_in(client, email)
