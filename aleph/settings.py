@@ -11,6 +11,7 @@ from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
 from aleph import rates
+from aleph.postgresql import PooledConnection
 
 env = environ.Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -119,7 +120,12 @@ else:
     DATABASE["CONN_MAX_AGE"] = 0
     DATABASE["CONN_HEALTH_CHECKS"] = True
     DATABASE["OPTIONS"] = {
-        "pool": {"min_size": 1, "max_size": env.int("DATABASE_POOL", default=12), "timeout": 5},
+        "pool": {
+            "connection_class": PooledConnection,
+            "min_size": 1,
+            "max_size": env.int("DATABASE_POOL", default=12),
+            "timeout": 5,
+        },
         "connect_timeout": 5,
         # PostgreSQL keeps the plans of statements: planning is half of what ours cost. Behind a pooler that cannot keep
         # prepared statements, take both out.

@@ -1,0 +1,20 @@
+"""What is ours about connections to PostgreSQL."""
+
+import psycopg
+import pytest
+from django.db import connection
+
+from aleph.postgresql import PooledConnection
+
+
+@pytest.mark.django_db
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="a connection to PostgreSQL")
+def test_a_connection_whose_server_process_has_gone_is_known_before_it_is_lent() -> None:
+    parameters = connection.get_connection_params()
+    del parameters["context"]
+    with PooledConnection.connect(**parameters, autocommit=True) as lent:
+        lent.execute("")
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [lent.info.backend_pid])
+        with pytest.raises(psycopg.OperationalError):
+            lent.execute("")
