@@ -12,6 +12,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponseBase, JsonResponse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop
 from rest_framework import exceptions, parsers
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
@@ -19,6 +20,18 @@ from rest_framework.response import Response
 
 from aleph.accounts.models import ApiKey, User, hashed
 from aleph.problems import InvalidRequest, NotFound, Problem, RateLimited, noting_delay
+
+OF_REST_FRAMEWORK = (
+    gettext_noop("Invalid data. Expected a dictionary, but got {datatype}."),
+    gettext_noop("This field may not be null."),
+    gettext_noop("This field may not be blank."),
+    gettext_noop("Not a valid string."),
+    gettext_noop("Ensure this field has no more than {max_length} characters."),
+    gettext_noop("Ensure this field has at least {min_length} characters."),
+    gettext_noop("Surrogate characters are not allowed: U+{code_point:X}."),
+    gettext_noop('"{input}" is not a valid choice.'),
+)
+"""What REST framework says of wrong fields and has no Indonesian for. Our catalogue comes before its own."""
 
 
 class Unauthenticated(Problem):

@@ -3,6 +3,12 @@
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import structlog
+
+from aleph.requests import id_for
+
+log = structlog.get_logger(__name__)
+
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -20,7 +26,7 @@ def limited(application: Application, *, max_bytes: int) -> Application:
             await application(scope, receive, send)
             return
         if _announced(scope) > max_bytes:
-            await _refuse(send)
+            await _refuse(scope, send)
             return
         seen = 0
         refused = False
@@ -31,7 +37,7 @@ def limited(application: Application, *, max_bytes: int) -> Application:
             seen += len(event.get("body", b""))
             if seen > max_bytes and not refused:
                 refused = True
-                await _refuse(send)
+                await _refuse(scope, send)
             return {"type": "http.disconnect"} if refused else event
 
         async def unless_refused(event: Event) -> None:
@@ -44,13 +50,21 @@ def limited(application: Application, *, max_bytes: int) -> Application:
 
 
 def _announced(scope: Scope) -> int:
-    for name, value in scope.get("headers", ()):
-        if name == b"content-length":
-            return int(value) if value.isdigit() else 0
-    return 0
+    value = _header(scope, b"content-length")
+    return int(value) if value.isdigit() else 0
 
 
-async def _refuse(send: Send) -> None:
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+def _header(scope: Scope, wanted: bytes) -> bytes:
+    return next((value for name, value in scope.get("headers", ()) if name == wanted), b"")
+
+
+async def _refuse(scope: Scope, send: Send) -> None:
+    request_id = id_for(_header(scope, b"x-request-id").decode("latin-1"))
+    log.warning("a body was too large", request_id=request_id, path=scope.get("path", ""))
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"connection", b"close"),
+        (b"x-request-id", request_id.encode()),
+    ]
     await send({"type": "http.response.start", "status": 413, "headers": headers})
     await send({"type": "http.response.body", "body": TOO_LARGE})

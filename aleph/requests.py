@@ -14,10 +14,14 @@ from aleph import ids
 ACCEPTABLE = re.compile(r"[A-Za-z0-9_.\-]{8,64}")
 
 
+def id_for(given: str) -> str:
+    """The id of a request: the one that its sender gave, where that looks like one, else a fresh one."""
+    return given if ACCEPTABLE.fullmatch(given) else ids.new("req")
+
+
 class RequestIdMiddleware(MiddlewareMixin):
     def process_request(self, request: HttpRequest) -> None:
-        given = request.headers.get("X-Request-Id", "")
-        request.id = given if ACCEPTABLE.fullmatch(given) else ids.new("req")  # type: ignore[attr-defined]
+        request.id = id_for(request.headers.get("X-Request-Id", ""))  # type: ignore[attr-defined]
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request.id)  # type: ignore[attr-defined]
 

@@ -2,7 +2,8 @@
 
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path
-from drf_spectacular.views import SpectacularAPIView
+from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiJsonRenderer2
+from drf_spectacular.views import SpectacularJSONAPIView
 from rest_framework.permissions import AllowAny
 
 from aleph import api, docs, health
@@ -13,7 +14,11 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/chat/", include("chat.api_urls")),
     path(
         "api/schema/",
-        SpectacularAPIView.as_view(permission_classes=[AllowAny], authentication_classes=[]),
+        SpectacularJSONAPIView.as_view(
+            renderer_classes=[OpenApiJsonRenderer2, OpenApiJsonRenderer],
+            permission_classes=[AllowAny],
+            authentication_classes=[],
+        ),
         name="schema",
     ),
     path("api/docs/", docs.api_docs, name="api-docs"),

@@ -70,7 +70,8 @@ def bare_page(request: HttpRequest, problem: Problem) -> HttpResponse:
     """Needs no session, no database and no context processor: any of them may be what failed."""
     if is_program(request):
         return noting_delay(envelope(problem), problem)
-    context = {"request_id": request_id(request), "stylesheet": stylesheet()}
+    files = {"stylesheet": address_of("css/aleph.css"), "favicon": address_of("favicon.svg")}
+    context = {"request_id": request_id(request), **files}
     text = render_to_string(f"errors/{problem.status}.html", context)
     return noting_delay(HttpResponse(text, status=problem.status), problem)
 
@@ -87,9 +88,9 @@ def request_id(request: HttpRequest) -> str:
     return str(getattr(request, "id", ""))
 
 
-def stylesheet() -> str:
-    """Its address, or nothing where static files were not collected: a page without colours is better than none."""
+def address_of(file: str) -> str:
+    """The address of a static file, or nothing where none were collected: a page without colours is better than none."""
     try:
-        return static("css/aleph.css")
+        return static(file)
     except ValueError:
         return ""

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.test import Client
-from django.utils import timezone
+from django.utils import timezone, translation
+from rest_framework.serializers import Serializer
 
 from aleph import ids
 from aleph.accounts.models import ApiKey, User
 from billing import ledger
 from billing.models import Account, Package
+from chat import api as chat_api
 from chat import sessions, turns
 from chat.models import ChatModel, Message, Session
 from tests import people
@@ -61,6 +63,25 @@ class Program:
         answer = self(method, path, body, **headers)
         assert answer["error"]
         return self.status, answer.get("code", "")
+
+
+@pytest.mark.parametrize("query", ["", "?format=json", "?format=yaml"])
+@pytest.mark.parametrize("accept", ["*/*", "application/json", "text/html,*/*;q=0.8"])
+def test_the_openapi_document_is_json(query: str, accept: str) -> None:
+    answer = Client().get(f"/api/schema/{query}", headers={"Accept": accept})
+    assert answer.status_code == 200
+    assert answer["Content-Type"].startswith(JSON)
+    assert answer.json()["openapi"].startswith("3.")
+
+
+def told_of(body: type[Serializer[Any]], language: str) -> list[str]:
+    """All that can be wrong with a body and its fields, in a language."""
+    with translation.override(language):
+        whole = body()
+        fields: list[Any] = [whole, *whole.fields.values()]
+        said = [words for field in fields for words in field.error_messages.values()]
+        said += [check.message for field in fields for check in field.validators if hasattr(check, "message")]
+        return [str(words) for words in said]
 
 
 class TestTokens:
@@ -399,6 +420,22 @@ class TestConventions:
     def test_a_wrong_field_is_named(self) -> None:
         answer = Program(people.carol())("POST", "/sessions", {"serviceType": "something"})
         assert list(answer["data"]["fields"]) == ["serviceType"]
+
+    def test_what_is_wrong_with_fields_is_said_in_one_language(self) -> None:
+        body = {"serviceType": "something", "title": "x" * 200, "model": {}}
+        answer = Program(people.carol(), **{"Accept-Language": "id"})("POST", "/sessions", body)
+        assert answer["error"] == "Ada isian yang kurang atau salah."
+        assert answer["data"]["fields"] == {
+            "serviceType": ['"something" bukan pilihan yang sah.'],
+            "title": ["Bidang ini paling banyak 120 karakter."],
+            "model": ["Bukan teks yang sah."],
+        }
+
+    @pytest.mark.parametrize(
+        "body", [chat_api.SessionRequest, chat_api.MessageRequest, chat_api.PurchaseRequest]
+    )
+    def test_all_that_a_body_can_be_told_has_its_indonesian(self, body: type[Serializer[Any]]) -> None:
+        assert [text for text in told_of(body, "en") if text in told_of(body, "id")] == []
 
     def test_without_a_wish_errors_are_indonesian_as_in_the_source(self) -> None:
         carol = people.carol()

@@ -1,7 +1,10 @@
 """Bodies that nobody should have to store."""
 
 import asyncio
+import re
 from typing import Any
+
+import pytest
 
 from aleph.limits import limited
 
@@ -23,10 +26,16 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 def answer(chunks: list[bytes], announced: int | None = None) -> tuple[int, bytes]:
+    start, body = events_of(chunks, announced)
+    return start["status"], body["body"]
+
+
+def events_of(chunks: list[bytes], announced: int | None = None, request_id: bytes = b"") -> list[Any]:
     events = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
     events.append({"type": "http.request", "body": b"", "more_body": False})
     sent: list[Any] = []
     headers = [] if announced is None else [(b"content-length", str(announced).encode())]
+    headers += [(b"x-request-id", request_id)] if request_id else []
 
     async def run() -> None:
         waiting = iter(events)
@@ -41,7 +50,7 @@ def answer(chunks: list[bytes], announced: int | None = None) -> tuple[int, byte
 
     asyncio.run(run())
     assert [event["type"] for event in sent] == ["http.response.start", "http.response.body"]
-    return sent[0]["status"], sent[1]["body"]
+    return sent
 
 
 def test_a_body_within_the_limit_arrives_whole() -> None:
@@ -50,6 +59,17 @@ def test_a_body_within_the_limit_arrives_whole() -> None:
 
 def test_a_body_that_is_announced_too_large_is_refused_unread() -> None:
     assert answer([], announced=LIMIT + 1)[0] == 413
+
+
+@pytest.mark.parametrize("chunks", [[], [b"x" * 150]])
+def test_a_refusal_carries_an_id_as_every_answer_does(chunks: list[bytes]) -> None:
+    announced = None if chunks else LIMIT + 1
+    given, odd = (
+        dict(events_of(chunks, announced, request_id)[0]["headers"])[b"x-request-id"]
+        for request_id in (b"req-of-a-proxy-1", b"\xff odd\r\n")
+    )
+    assert given == b"req-of-a-proxy-1"
+    assert re.fullmatch(rb"req_\w{26}", odd)
 
 
 def test_a_body_that_grows_too_large_is_refused_once() -> None:

@@ -389,6 +389,7 @@ class TestOurFaults:
         assert "Something went wrong on our side" in text_of(answer)
         assert answer.headers["X-Request-Id"] in text_of(answer)
         assert "kettle" not in text_of(answer)
+        assert re.search(r'<link rel="icon" href="[^"]+\.svg"', text_of(answer))
         assert_safe(answer)
 
     def test_of_a_silent_database_are_worth_another_try(self, world: World) -> None:
