@@ -193,7 +193,7 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 CELERY_BEAT_SCHEDULE = {
-    "sweep": {"task": "chat.tasks.sweep", "schedule": 5.0, "options": {"expires": 5}},
+    "sweep": {"task": "chat.tasks.sweep", "schedule": 3.0, "options": {"expires": 3}},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "celerybeat-schedule")
 
