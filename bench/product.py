@@ -2,14 +2,16 @@
 PostgreSQL, a Redis, and the fake provider."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
 import secrets
 import shlex
+import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -223,6 +225,36 @@ def move_in(around: Surroundings, *, users: int, sessions: dict[str, int]) -> di
         files[model].write_text(lines)
         assert len(lines.splitlines()) == number
     return files
+
+
+@contextlib.contextmanager
+def writer(around: Surroundings, streams: int) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """Replies that are open and written by nobody yet: the file for `--each`, and what makes the writing begin."""
+    command = [sys.executable, "-m", "bench.writer", "--streams", str(streams)]
+    with subprocess.Popen(
+        command,
+        env=around.environment,
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, HELPER_CORES),
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        lines = list(itertools.takewhile(lambda line: line != "ready\n", child.stdout))
+        file = FOLDER / "writer.jsonl"
+        file.write_text("".join(lines))
+
+        def begin() -> None:
+            assert child.stdin is not None
+            child.stdin.write("go\n")
+            child.stdin.flush()
+
+        try:
+            yield file, begin
+        finally:
+            child.terminate()
 
 
 def load(

@@ -10,11 +10,13 @@ figure as it is measured, and at last the goals with their ratios. Absolute figu
 import argparse
 import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from bench import books
 from bench.machine import describe
-from bench.product import Product, Surroundings, load, move_in, surroundings
+from bench.product import Product, Surroundings, load, move_in, surroundings, writer
 from bench.rival import litellm
 
 SLOW, FAST = "slow-100x50ms", "fast-200"
@@ -24,6 +26,8 @@ COMPARED = 50
 SECONDS = 7.0
 THREADS = 8
 API = "/api/v1/chat/sessions/{session}/messages"
+API_REPLY = API + "/{message}"
+CHUNKS, RAMP_S = 100, 6.0
 OURS = ["authorization: Bearer {key}", "accept: text/event-stream"]
 SAY = json.dumps({"content": "hi"})
 
@@ -40,8 +44,9 @@ def main() -> None:
             around, users=100, sessions={SLOW: sum(levels) + 2 * COMPARED, FAST: 2 * FAST_REQUESTS}
         )
         ours = the_product(around, levels, {model: str(file) for model, file in people.items()})
+        viewers = the_viewers(around, given.viewers)
         rival = None if given.without_rival else the_rival(around)
-    for line in goals(ledger, ours, rival):
+    for line in goals(ledger, ours, viewers, rival):
         print(line)
 
 
@@ -88,6 +93,24 @@ def the_product(around: Surroundings, levels: list[int], people: dict[str, str])
     return found
 
 
+def the_viewers(around: Surroundings, number: int) -> Figures:
+    """The web process by itself: so many streams open at once, and what each of them weighs."""
+    with Product(around, only=("web",)) as product, writer(around, number) as (replies, begin):
+        streams = {"url": product.url + API_REPLY, "header": OURS, "each": str(replies), "ramp": RAMP_S}
+        streams |= {"servers": product.pids, "helpers": around.pids, "end": "event: done", "expect": CHUNKS}
+        # The first of everything, so that what is measured is streams.
+        load(**streams | {"expect": 0, "end": "", "timeout_s": 30, "timeout": 1}, clients=20, requests=20)
+        before = product.memory_mib()
+        with ThreadPoolExecutor() as beside:
+            running = beside.submit(load, **streams, clients=number)
+            time.sleep(RAMP_S + 3)
+            opened = product.memory_mib() - before
+            begin()
+            found = running.result()
+    found["open_kib_each"] = opened * 1024 / number
+    return show(f"web alone, {number} streams", found)
+
+
 def the_rival(around: Surroundings) -> Figures:
     with litellm(around, models=[SLOW, FAST]) as rival:
         streams: Figures = {"url": rival.url, "header": [f"authorization: Bearer {rival.key}"]}
@@ -102,7 +125,7 @@ def the_rival(around: Surroundings) -> Figures:
     return found
 
 
-def goals(ledger: Figures, ours: Figures, rival: Figures | None) -> list[str]:
+def goals(ledger: Figures, ours: Figures, viewers: Figures, rival: Figures | None) -> list[str]:
     held = [level for level, run in ours["levels"].items() if not run["errors"] and run["relay"]["p99"] < 100]
     lines = [
         f"streams held with p99 lateness < 100 ms, none lost: {max(held, default=0)} (goal 200)",
@@ -110,6 +133,8 @@ def goals(ledger: Figures, ours: Figures, rival: Figures | None) -> list[str]:
         " (goal 0.35)",
         "hold + settle, one hot account / two bare statements: "
         f"{ledger['hot']['pairs_per_s'] / ledger['two_statements_hot_per_s']:.2f} (goal 0.7)",
+        f"web alone: {viewers['ok']} of {viewers['clients']} streams held, lateness p99 {viewers['relay']['p99']} ms,"
+        f" {viewers['open_kib_each']:.0f} KiB each (goal 1200, 100 ms, 100 KiB)",
     ]
     if rival is not None:
         lines += [
@@ -141,6 +166,7 @@ def show(name: str, figures: Figures) -> Figures:
 def parsed() -> argparse.Namespace:
     arguments = argparse.ArgumentParser(description="Measures the product on one core.")
     arguments.add_argument("--levels", default="50,100,150,200,250")
+    arguments.add_argument("--viewers", type=int, default=1200, help="streams of the web process by itself")
     arguments.add_argument("--without-rival", action="store_true")
     arguments.add_argument(
         "--database",
