@@ -36,6 +36,7 @@ from billing import ledger, purchases
 from chat import catalogue, live, sessions, turns, viewers
 from chat.models import ChatModel, Message, Session
 
+encoded = json.JSONEncoder(ensure_ascii=False).encode
 FREE, PAID = "huggingface", "external_llm"
 MAX_PAGE = 100
 
@@ -403,7 +404,7 @@ async def streamed(waiting: Pending) -> AsyncIterator[str]:
                 same = alike(sent, moment.text)
                 delta = {"offset": same, "text": moment.text[same:]}
                 sent = moment.text
-                yield live.event("delta", json.dumps(delta, ensure_ascii=False))
+                yield live.event("delta", encoded(delta))
             if moment.is_over:
                 _status, body = await outcome(waiting.user, moment.row)
                 yield live.event("done" if body["success"] else "error", json.dumps(body, default=str))

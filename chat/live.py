@@ -70,7 +70,7 @@ async def watch(reply: Message, *, patience: float = COMMENT_S) -> AsyncGenerato
         look_after_s = FIRST_LOOK_S
         while True:
             if not tail.ended and tail.text == seen:
-                await tail.changed(within_s=look_after_s)
+                await tail.changed()
             if tail.gap:
                 await stream.hub().refill(tail)
             now = time.monotonic()

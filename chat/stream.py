@@ -35,6 +35,9 @@ ENDED_SECONDS = 60
 FLUSH_SECONDS = 0.025
 """One pipeline carries everything that all replies of a process wrote within this time."""
 
+QUIET_S = 0.3
+"""How long somebody waits for news before he is given the chance to look around."""
+
 FAULTS = (redis.RedisError, OSError)
 
 
@@ -173,7 +176,7 @@ def end(reply_id: str, epoch: int) -> None:
 class Tail:
     """What a web process knows of one open reply, shared by all who watch it here."""
 
-    __slots__ = ("_changed", "ended", "epoch", "gap", "reply_id", "text", "viewers")
+    __slots__ = ("_alarm", "_changed", "_woken_at", "ended", "epoch", "gap", "reply_id", "text", "viewers")
 
     def __init__(self, reply_id: str) -> None:
         self.reply_id = reply_id
@@ -183,6 +186,8 @@ class Tail:
         self.gap = False
         self.viewers = 0
         self._changed = asyncio.Event()
+        self._woken_at = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
 
     def take(self, epoch: int, offset: int, delta: str) -> None:
         """Add an entry of the live stream, whatever came before it or did not."""
@@ -208,16 +213,23 @@ class Tail:
         self.wake()
 
     def wake(self) -> None:
+        self._woken_at = time.monotonic()
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    async def changed(self, *, within_s: float) -> bool:
-        """Wait until something is known that was not; False after so many seconds."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                await self._changed.wait()
-                return True
-        return False
+    async def changed(self) -> None:
+        """Wait until something is known that was not, or for about `QUIET_S`."""
+        if self._alarm is None:
+            self._alarm = asyncio.get_running_loop().call_later(QUIET_S, self._ring)
+        await self._changed.wait()
+
+    def _ring(self) -> None:
+        """One alarm for all who watch, set again while text comes: a timeout at each wait would cost more than the text."""
+        left = self._woken_at + QUIET_S - time.monotonic()
+        is_early = left > 0 and self.viewers
+        self._alarm = asyncio.get_running_loop().call_later(left, self._ring) if is_early else None
+        if left <= 0:
+            self.wake()
 
 
 class _Strays:
