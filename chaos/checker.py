@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import psycopg
@@ -37,17 +37,27 @@ class Violation:
         )
 
 
+@dataclass(slots=True)
+class Longest:
+    """The longest of something, in seconds, and where that was."""
+
+    seconds: float = 0.0
+    where: str = ""
+
+    def note(self, seconds: float, where: str) -> None:
+        if seconds > self.seconds:
+            self.seconds, self.where = seconds, where
+
+
 @dataclass
 class Measures:
-    """The longest of everything, in seconds."""
-
-    bell_s: float = 0.0
+    bell: Longest = field(default_factory=Longest)
     """A queued reply whose bell was lost, until it was rung again; while Redis and the database are there."""
-    hold_s: float = 0.0
+    hold: Longest = field(default_factory=Longest)
     """A hold without a live lease."""
-    outcome_s: float = 0.0
+    outcome: Longest = field(default_factory=Longest)
     """Without text and without an outcome, after the last claim of a reply."""
-    snapshot_s: float = 0.0
+    snapshot: Longest = field(default_factory=Longest)
 
 
 class Checker(threading.Thread):
@@ -94,7 +104,7 @@ class Checker(threading.Thread):
             self._report("the runner", [(f"the checker fell over: {problem!r}",)])
         self._listen()
         took_s = time.monotonic() - began
-        self.measures.snapshot_s = max(self.measures.snapshot_s, took_s)
+        self.measures.snapshot.note(took_s, self._now())
         return took_s
 
     def open_replies(self) -> int:
@@ -123,22 +133,22 @@ class Checker(threading.Thread):
         for complaint in fresh:
             self._report(complaint.rule, [(complaint.text,)])
 
+    def _now(self) -> str:
+        return f"{time.time() - self.began_at:.0f} s after the beginning"
+
     def _measure(self, look: Look) -> None:
-        found = self.measures
         age, since_back = look.seconds_since, time.time() - self.back_at
-        ((rung, waiting),) = look.ask(
-            f"SELECT MAX({age('rung_at')}), COUNT(*) FROM chat_message WHERE state = 'queued'"
+        rung, unleased = age("rung_at"), age("COALESCE(lease_until, created_at)")
+        rows = look.ask(
+            f"SELECT id, state, hold_id, {rung}, {unleased} FROM chat_message WHERE state IN ('queued', 'streaming')"
         )
-        ((unleased,),) = look.ask(
-            f"""
-            SELECT MAX({age("COALESCE(lease_until, created_at)")}) FROM chat_message
-            WHERE hold_id <> '' AND state IN ('queued', 'streaming')
-            """
-        )
-        ((writing,),) = look.ask("SELECT COUNT(*) FROM chat_message WHERE state = 'streaming'")
-        found.bell_s = max(found.bell_s, min(float(rung or 0), since_back))
-        found.hold_s = max(found.hold_s, float(unleased or 0))
-        self.open_now = waiting + writing
+        self.open_now = len(rows)
+        for reply, state, hold, rung_s, unleased_s in rows:
+            where = f"{reply}, {self._now()}"
+            if state == "queued":
+                self.measures.bell.note(min(float(rung_s), since_back), where)
+            if hold:
+                self.measures.hold.note(float(unleased_s), where)
         self._measure_silences(look)
 
     def _measure_silences(self, look: Look) -> None:
@@ -158,7 +168,7 @@ class Checker(threading.Thread):
         for silence in fresh:
             claimed_at = now - float(ages[silence.reply]) if silence.reply in ages else 0.0
             since = max(silence.since, claimed_at if claimed_at < silence.until else 0.0)
-            self.measures.outcome_s = max(self.measures.outcome_s, silence.until - since)
+            self.measures.outcome.note(silence.until - since, f"{silence.reply}, {self._now()}")
 
 
 @contextmanager

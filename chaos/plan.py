@@ -6,7 +6,7 @@ from typing import Literal
 
 Kind = Literal["kill", "redis restart", "redis flush", "postgresql stop"]
 
-TARGETS = {"worker1": 28, "worker2": 28, "web": 16, "house": 14, "beat": 14}
+TARGETS = {"worker1": 30, "worker2": 30, "web": 18, "house": 11, "beat": 11}
 """Processes that are killed, and how often of a hundred times each."""
 KILLS_PER_RESTART, KILLS_PER_FLUSH, KILLS_PER_STOP = 100, 200, 200
 LONGEST_ABSENCE_S = 4.0

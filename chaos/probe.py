@@ -11,7 +11,8 @@ from chaos.memory import Acknowledged, Memory
 from chaos.report import Outage
 
 TRIES_S = 60.0
-PAUSE_S = 0.1
+EACH_S = 0.25
+"""Between two sends. None waits for the one before, which may be a worker's that has just been killed."""
 
 
 class Probe(threading.Thread):
@@ -31,33 +32,39 @@ class Probe(threading.Thread):
         self.outage = outage
         self.record = record
         self.model = model
+        self.url = url
         self.memory = memory
         self.chats = chats
-        self.client = Client(url, record, memory)
         self.is_void = False
+        self._began = time.monotonic()
+        self._answered = threading.Event()
 
     def run(self) -> None:
-        began = time.monotonic()
-        while self.outage.answered_s is None and self.chats:
-            if time.monotonic() - began > TRIES_S:
-                self.outage.answered_s = TRIES_S
-            else:
-                self._send(self.chats.pop(), began)
-                time.sleep(PAUSE_S)
+        sends: list[threading.Thread] = []
+        while not self._answered.wait(EACH_S if sends else 0) and time.monotonic() - self._began < TRIES_S:
+            if self.chats:
+                sends.append(threading.Thread(target=self._send, args=(self.chats.pop(),), daemon=True))
+                sends[-1].start()
+        if not self._answered.is_set():
+            self.outage.answered_s = TRIES_S
 
-    def _send(self, chat: str, began: float) -> None:
+    def _send(self, chat: str) -> None:
+        client = Client(self.url, self.record, self.memory)
         turn = f"probe-{secrets.token_hex(6)}"
         text = f"who-{self.record['id']}- {turn}"
         said = {"content": text, "model": self.model}
-        response = self.client.program("POST", f"/sessions/{chat}/messages", said=said, key=turn, stream=True)
+        response = client.program("POST", f"/sessions/{chat}/messages", said=said, key=turn, stream=True)
         if response is None or response.status_code != 200:
             self.chats.insert(0, chat)
             return
-        for name, data in self.client.events(response, turn):
+        for name, data in client.events(response, turn):
+            since_s = time.monotonic() - self._began
             if name == "start":
-                if self.outage.taken_s is None:
-                    self.outage.taken_s = time.monotonic() - began
+                self.outage.taken_s = min(since_s, self.outage.taken_s or since_s)
                 found = json.loads(data)
                 self.memory.acknowledge(Acknowledged(turn, self.record["id"], text, chat, found["messageId"]))
             elif name == "done":
-                self.outage.answered_s = time.monotonic() - began
+                self.chats.insert(0, chat)
+                if not self._answered.is_set():
+                    self.outage.answered_s = since_s
+                    self._answered.set()

@@ -22,6 +22,7 @@ class Promise:
     text: str
     limit_s: float
     found_s: float | None
+    where: str = ""
 
     @property
     def is_kept(self) -> bool:
@@ -53,10 +54,14 @@ class Found:
     @property
     def promises(self) -> list[Promise]:
         answered = [outage.answered_s for outage in self.outages if outage.answered_s is not None]
+        found = self.measures
+        timed = [
+            ("after a worker's death: an outcome or more text", 45, found.outcome),
+            ("a lost bell is rung again", 15, found.bell),
+            ("a hold without a live lease", 60, found.hold),
+        ]
         return [
-            Promise("after a worker's death: an outcome or more text", 45, self.measures.outcome_s),
-            Promise("a lost bell is rung again", 15, self.measures.bell_s),
-            Promise("a hold without a live lease", 60, self.measures.hold_s),
+            *(Promise(text, limit_s, longest.seconds, longest.where) for text, limit_s, longest in timed),
             Promise(
                 "after Redis or PostgreSQL is back: the next send is answered",
                 10,
@@ -81,7 +86,7 @@ def table(found: Found) -> str:
         *((name, str(number)) for name, number in sorted(found.seen.items())),
         *((name, str(number)) for name, number in found.calls.items()),
         ("snapshots checked / database away", f"{found.snapshots} / {found.missed}"),
-        ("longest snapshot", f"{found.measures.snapshot_s:.2f} s"),
+        ("longest snapshot", f"{found.measures.snapshot.seconds:.2f} s"),
         ("`check_ledger` at the end", found.ledger),
         *(_promise(promise) for promise in found.promises),
         ("**violations of I1-I13**", f"**{len(found.violations)}**"),
@@ -95,7 +100,7 @@ def table(found: Found) -> str:
 def _promise(promise: Promise) -> tuple[str, str]:
     if promise.found_s is None:
         return promise.text, "did not come up"
-    verdict = "" if promise.is_kept else " **BROKEN**"
+    verdict = "" if promise.is_kept else f" **BROKEN** ({promise.where})"
     return promise.text, f"{promise.found_s:.1f} s at most (promised {promise.limit_s:.0f} s){verdict}"
 
 

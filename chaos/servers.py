@@ -144,6 +144,7 @@ class Servers:
                 ("RATE_LIMIT_MESSAGE", "RATE_LIMIT_PURCHASE", "RATE_LIMIT_STREAM"), "1000000/m/user"
             ),
             "MAX_OPEN_STREAMS": "1000",
+            "MAX_OPEN_REPLIES": "1000",
         }
 
     def start_surroundings(self) -> None:
