@@ -78,10 +78,8 @@ class Surroundings:
             **{name: os.environ[name] for name in ("DATABASE_POOL",) if name in os.environ},
         }
 
-    def manage(self, *arguments: str, timeout_s: float = 120) -> str:
-        return run(
-            [sys.executable, *arguments], env=self.environment, cores=HELPER_CORES, timeout_s=timeout_s
-        )
+    def manage(self, *arguments: str, timeout_s: float = 120, cores: set[int] = HELPER_CORES) -> str:
+        return run([sys.executable, *arguments], env=self.environment, cores=cores, timeout_s=timeout_s)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from bench import books
-from bench.machine import describe
+from bench.machine import SERVER_CORE, describe
 from bench.product import Product, Surroundings, load, move_in, surroundings, writer
 from bench.rival import litellm
 
@@ -60,6 +60,7 @@ def the_ledger(around: Surroundings) -> Figures:
         said = around.manage(
             *("-m", "bench.pairs", "--threads", str(THREADS), "--accounts", str(accounts)),
             *("--seconds", str(SECONDS)),
+            cores=SERVER_CORE,
         )
         found[name] = json.loads(said.splitlines()[-1])
         assert found[name]["is_exact"], found[name]
