@@ -183,6 +183,7 @@ RATE_LIMITS = {
     "stream": rates.parsed(env("RATE_LIMIT_STREAM", default="30/m/user, 120/m/ip")),
 }
 MAX_OPEN_STREAMS = env.int("MAX_OPEN_STREAMS", default=5)
+MAX_OPEN_REPLIES = env.int("MAX_OPEN_REPLIES", default=12)
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_DEFAULT_QUEUE = "house"
 CELERY_TASK_ROUTES = {"chat.tasks.generate": {"queue": "replies"}}

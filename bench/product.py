@@ -73,6 +73,7 @@ class Surroundings:
             # Counted as ever, and never reached: a hundred people make the load of thousands.
             **dict.fromkeys(("RATE_LIMIT_MESSAGE", "RATE_LIMIT_STREAM"), "1000000/m/user, 1000000/m/ip"),
             "MAX_OPEN_STREAMS": "100000",
+            "MAX_OPEN_REPLIES": "100000",
             "OPENAI_API_KEY": "sk-bench",
             "OPENAI_BASE_URL": self.upstream_url,
             **{name: os.environ[name] for name in ("DATABASE_POOL",) if name in os.environ},

@@ -206,6 +206,11 @@ class Message(models.Model):
                 condition=Q(state__in=["queued", "streaming"]),
                 name="message_open",
             ),
+            models.Index(
+                fields=["user"],
+                condition=Q(state__in=["queued", "streaming"]),
+                name="message_open_by_user",
+            ),
         ]
         constraints = [
             models.UniqueConstraint(fields=["user", "turn"], name="one_reply_per_turn"),

@@ -3,20 +3,32 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import BooleanField, Exists, F, OuterRef, QuerySet
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from aleph import ids
 from aleph.accounts.models import User
-from aleph.problems import Conflict, InvalidRequest, NotFound
+from aleph.problems import Conflict, InvalidRequest, NotFound, RateLimited
 from chat import replies
 from chat.models import ChatModel, Message, Session
 
 PAGE = 50
+FULL_WAIT_S = 5
 DELETE_ATTEMPTS = 5
+
+
+class TooManyOpen(RateLimited):
+    """Nobody may fill the queue for all others; also where the rates of messages cannot be counted."""
+
+    text = _("You have many replies in progress. Wait until one of them is done, or stop one.")
+
+    def __init__(self) -> None:
+        super().__init__(data={"limit": "open_replies"}, retry_after_s=FULL_WAIT_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +148,7 @@ def delete(session: Session) -> None:
 
 def touch(session: Session, *, messages: int, title: str = "", model: ChatModel | None = None) -> None:
     """Count messages that were just added; name the session if it has no name. Raises `NotFound` when it was deleted
-    meanwhile; the messages must not be kept then."""
+    meanwhile, `TooManyOpen` when its owner has too many open replies now; the messages must not be kept then."""
     changes: dict[str, object] = {
         "message_count": F("message_count") + messages,
         "last_message_at": Now(),
@@ -145,8 +157,18 @@ def touch(session: Session, *, messages: int, title: str = "", model: ChatModel 
     if title and not session.title:
         session.title = title
         changes["title"] = title
-    if not Session.objects.filter(pk=session.pk).update(**changes):
-        raise NotFound
+    same = admitted = Session.objects.filter(pk=session.pk)
+    if settings.MAX_OPEN_REPLIES:
+        # In the statement that is sent anyway. Turns that hold tokens come one after the other, by the lock of the account;
+        # of free ones that begin in the same moment there may be a few more.
+        has_room = RawSQL(
+            "(SELECT COUNT(*) FROM chat_message WHERE user_id = %s AND state IN ('queued', 'streaming')) <= %s",
+            (session.user_id, settings.MAX_OPEN_REPLIES),
+            output_field=BooleanField(),
+        )
+        admitted = same.filter(has_room)
+    if not admitted.update(**changes):
+        raise TooManyOpen if same.exists() else NotFound
 
 
 def _title(title: str) -> str:

@@ -94,7 +94,7 @@ def start(
     model (for a new session: the free tier). `terms` are the `ChatModel.terms` that the sender was shown.
 
     Raises `EmptyText`, `TextTooLong`, `UnknownModel`, `ModelUnavailable`, `PriceChanged`, `StillWriting`, `ledger.Insufficient`,
-    `ledger.Frozen`. Nothing is written then. A known `turn` gives the first answer again; with other words it
+    `ledger.Frozen`, `sessions.TooManyOpen`. Nothing is written then. A known `turn` gives the first answer again; with other words it
     is an `IdempotencyMismatch`.
     """
     said = text.replace("\x00", "").strip()

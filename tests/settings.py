@@ -36,6 +36,7 @@ os.environ |= {
         ("RATE_LIMIT_MESSAGE", "RATE_LIMIT_PURCHASE", "RATE_LIMIT_STREAM"), "1000000/m/user, 1000000/m/ip"
     ),
     "MAX_OPEN_STREAMS": "1000",
+    "MAX_OPEN_REPLIES": "1000",
 }
 
 from aleph.settings import *  # noqa: E402, F403
