@@ -410,7 +410,8 @@ def _record(reply: Message, outcome: Outcome, counts: meter.Counts, source: str,
 
 def _recover(reply: Message) -> None:
     """A worker died over this reply. Nothing shown and tries left: it runs again; else it ends, and costs nothing."""
-    dead = Q(lease_until__lt=Now())
+    # A worker that was taken for dead may have saved more meanwhile: then the next sweep looks at it again.
+    dead = Q(lease_until__lt=Now(), content=reply.content)
     text = _known_text(reply)
     was_stopped = reply.stop_requested_at is not None
     if text or was_stopped or reply.attempts >= MAX_ATTEMPTS:

@@ -666,6 +666,19 @@ def test_a_sweep_that_comes_between_two_renewals_leaves_the_live_text_alone() ->
     assert _seconds_left_of_live_text(turn) <= stream.ENDED_SECONDS
 
 
+def test_what_a_slow_worker_saved_while_a_sweep_was_about_to_act_is_not_lost() -> None:
+    turn = ask(people.alice())
+    _die_over(turn)
+    as_the_sweep_saw_it = fresh(turn.reply)
+    live = keeper.Live(turn.reply.pk, 1)
+    live.text = "Once upon a time"
+    keeper.checkpoint([live])
+    replies._recover(as_the_sweep_saw_it)
+    assert (fresh(turn.reply).state, fresh(turn.reply).content) == ("streaming", "Once upon a time")
+    replies.sweep()
+    assert (fresh(turn.reply).state, fresh(turn.reply).content) == ("interrupted", "Once upon a time")
+
+
 def test_whoever_finds_a_reply_over_says_so_once_more() -> None:
     """The connection may be lost after the closing was committed, and before its end was published."""
     turn = ask(people.alice(), rate=0)
