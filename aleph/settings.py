@@ -10,7 +10,7 @@ import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
-from aleph import rates
+from aleph import failpoints, rates
 from aleph.postgresql import PooledConnection
 
 env = environ.Env()
@@ -40,6 +40,8 @@ PORT = env.int("PORT", default=8000)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"] if DEVELOPMENT else [])
 if not DEVELOPMENT and not ALLOWED_HOSTS:
     raise ImproperlyConfigured("ALLOWED_HOSTS must name the host that people use.")
+if not DEVELOPMENT and failpoints.ARMED:
+    raise ImproperlyConfigured("ALEPH_FAILPOINT makes processes die; production never does that on purpose.")
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
 INSTALLED_APPS = [

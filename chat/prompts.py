@@ -51,6 +51,7 @@ class Conversation:
     COLUMNS = ("id", "parent_id", "role", "content", "state", "session_id")
     COLUMNS_OF_MODEL = (
         "model__slug",
+        "model__name",
         "model__context_tokens",
         "model__max_output_tokens",
         "model__takes_temperature",

@@ -28,6 +28,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
+from aleph.failpoints import reach
 from aleph.problems import IdempotencyMismatch
 from aleph.returning import update_returning
 from billing import ledger
@@ -97,9 +98,11 @@ def ring(reply_id: str) -> None:
 
 def generate(reply_id: str) -> None:
     """Claim a queued reply, have it written, close it. Does nothing when the reply is not waiting any more."""
+    reach("K2")
     reply = _claim(reply_id)
     if reply is None:
         return
+    reach("K3")
     structlog.contextvars.bind_contextvars(reply_id=reply.pk, epoch=reply.epoch, user_id=reply.user_id)
     live = Live(reply.pk, reply.epoch)
     keeper().keep(live)
@@ -111,10 +114,12 @@ def generate(reply_id: str) -> None:
     finally:
         keeper().release(live)
     stream.publisher().flush()
+    reach("K6")
     if live.ended_by == "shutdown" and not live.text:
         _hand_back(reply, Q())
     elif live.ended_by != "lost":
         _close(reply, outcome, pauses_s=WORKER_PAUSES_S)
+    reach("K10")
     connection.close()
 
 
@@ -235,6 +240,8 @@ def _listen(events: Any, reply: Message, live: Live, outcome: Outcome, began: fl
                 continue
             if outcome.first_token_ms is None:
                 outcome.first_token_ms = _ms_since(began)
+            if offset:
+                reach("K5")
             live.text += text
             publisher.append(
                 reply_id=reply.pk, epoch=reply.epoch, offset=offset, byte_offset=byte_offset, text=text
@@ -282,6 +289,7 @@ def _close(
                 return False
             time.sleep(pause_s)
     if is_over:
+        reach("K9")
         stream.end(reply.pk, reply.epoch)
     return closed
 
@@ -313,6 +321,8 @@ def _close_once(reply: Message, outcome: Outcome, only_if: Q) -> bool:
             Session.objects.filter(pk=reply.session_id).update(
                 total_tokens_used=F("total_tokens_used") + cost
             )
+        reach("K7")
+    reach("K8")
     return True
 
 
@@ -437,6 +447,7 @@ def _hand_back(reply: Message, only_if: Q) -> bool:
         ).update(state=State.QUEUED, epoch=F("epoch") + 1, lease_until=Now(), rung_at=Now())
         if handed:
             _record(reply, outcome, counts, source, "")
+            reach("K11")
             transaction.on_commit(lambda: ring(reply.pk), robust=True)
     return bool(handed)
 

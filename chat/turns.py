@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy as _
 
 from aleph import ids
 from aleph.accounts.models import User
+from aleph.failpoints import reach
 from aleph.problems import Conflict, IdempotencyMismatch, InvalidRequest, NotFound, Problem
 from billing import ledger
 from chat import catalogue, prompts, replies, sessions
@@ -313,7 +314,13 @@ def _fit(offer: Offer, conversation: list[prompts.Spoken]) -> prompts.Draft:
 
 
 def _ring_on_commit(reply: Message) -> None:
-    transaction.on_commit(lambda: replies.ring(reply.pk), robust=True)
+    reach("K0")
+
+    def ring() -> None:
+        reach("K1")
+        replies.ring(reply.pk)
+
+    transaction.on_commit(ring, robust=True)
 
 
 def title_of(text: str) -> str:
