@@ -240,9 +240,7 @@ class Run:
         result, checker = self.result, self.checker
         people = [*self.cast["rich"], *self.cast["poor"]]
         compared = audit(self.servers.url, self.servers.database_url, people, self.memory)
-        checker.check()
         result.measures, result.violations = checker.measures, checker.violations
-        result.snapshots, result.missed = checker.snapshots, checker.missed
         result.outages = [probe.outage for probe in self.probes if not probe.is_void]
         result.seen = self.memory.counts
         result.seen["messages compared through the API at the end"] = compared
@@ -255,6 +253,11 @@ class Run:
                 "SELECT COUNT(*), SUM(CASE WHEN CAST(metadata AS text) LIKE '%raw_finish_reason%' THEN 1 ELSE 0 END)"
                 " FROM usage_tokenusage"
             )
+            frozen = ask("SELECT user_id, name FROM billing_account WHERE frozen_at IS NOT NULL")
+        for user, name in frozen:
+            self.memory.complain(
+                "I1", f"the {name} of user {user} were frozen, so the product itself saw them drift"
+            )
         result.calls = {
             "calls that reached the provider": stats["requests"],
             "usage rows": rows,
@@ -265,13 +268,13 @@ class Run:
             self.memory.complain(
                 "I10", f"{stats['requests']} calls reached the provider, {rows} are in the log"
             )
-            checker.check()
         try:
             result.ledger = self.servers.manage("manage.py", "check_ledger").strip().splitlines()[-1]
         except CannotRun as problem:
             result.ledger = "DRIFT"
             self.memory.complain("I1", str(problem))
-            checker.check()
+        checker.check()
+        result.snapshots, result.missed = checker.snapshots, checker.missed
 
 
 if __name__ == "__main__":
