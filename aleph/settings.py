@@ -197,6 +197,7 @@ CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "chat.tasks.sweep", "schedule": 3.0, "options": {"expires": 3}},
+    "audit": {"task": "billing.tasks.audit", "schedule": 600.0, "options": {"expires": 600}},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "celerybeat-schedule")
 
@@ -239,6 +240,10 @@ EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
 DEFAULT_FROM_EMAIL = env("DEFAULT_FROM_EMAIL", default="Aleph <aleph@localhost>")
 if env("EMAIL_URL", default=""):
     vars().update(env.email("EMAIL_URL"))
+# Who is told when something needs a person.
+ADMINS = [("", address) for address in env.list("STAFF_EMAIL", default=[])]
+SERVER_EMAIL = DEFAULT_FROM_EMAIL
+EMAIL_SUBJECT_PREFIX = "[Aleph] "
 
 # Languages. With no wish of the reader it is Indonesian, as in the product's sources.
 LANGUAGE_CODE = "id"
@@ -270,7 +275,7 @@ SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_HTTPONLY = True
 CSRF_FAILURE_VIEW = "aleph.views.csrf_failure"
 SECURE_SSL_REDIRECT = SECURE and env.bool("SECURE_SSL_REDIRECT", default=True)
-SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if SECURE else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = SECURE
 SECURE_REFERRER_POLICY = "same-origin"
@@ -278,6 +283,8 @@ if env.bool("BEHIND_PROXY", default=False):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     ALLAUTH_TRUSTED_PROXY_COUNT = 1
 X_FRAME_OPTIONS = "DENY"
+# Who has it may read /metrics; in development whoever sits at this machine may, too.
+METRICS_TOKEN = env("METRICS_TOKEN", default="")
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {

@@ -231,3 +231,27 @@ class Purchase(models.Model):
     @property
     def wallet_after_idr(self) -> int:
         return self.wallet_before_idr - self.price_idr
+
+
+class AuditRound(models.Model):
+    """One pass of `billing.rounds` over the accounts of all people, and what it has found so far.
+
+    `done_to` is the last account that was looked at, where the next slice goes on. `open_holds` and `held_tokens` are
+    those of the accounts up to there, `oldest_hold` the id of the oldest of them, "" for none.
+    """
+
+    began_at = models.DateTimeField(_("began"), db_default=Now())
+    ended_at = models.DateTimeField(_("ended"), null=True)
+    done_to = models.BigIntegerField(_("done up to account"), default=0)
+    accounts = models.PositiveBigIntegerField(_("accounts"), default=0)
+    drifted = models.PositiveBigIntegerField(_("accounts that disagree"), default=0)
+    open_holds = models.PositiveBigIntegerField(_("open holds"), default=0)
+    held_tokens = models.PositiveBigIntegerField(_("tokens held"), default=0)
+    oldest_hold = models.CharField(_("oldest hold"), max_length=ids.LENGTH, blank=True)
+
+    class Meta:
+        verbose_name = _("audit round")
+        verbose_name_plural = _("audit rounds")
+
+    def __str__(self) -> str:
+        return str(self.pk)

@@ -19,6 +19,8 @@ for name in [*os.environ]:
         "DATABASE_URL",
         "REDIS_URL",
         "EMAIL_URL",
+        "METRICS_TOKEN",
+        "STAFF_EMAIL",
         "STATIC_ROOT",
     }:
         del os.environ[name]

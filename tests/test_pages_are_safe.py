@@ -23,7 +23,7 @@ from django.utils import timezone
 from aleph import ids
 from aleph.accounts.models import ApiKey, Company, Membership, User
 from billing import ledger, purchases
-from billing.models import Account, Purchase, Transfer
+from billing.models import Account, AuditRound, Purchase, Transfer
 from chat.models import ChatModel, Message, Session
 from tests import people
 from tests.forms import Answer
@@ -125,6 +125,7 @@ class World:
         Membership.objects.create(company=company, user=alice)
         Group.objects.get_or_create(name="Support")
         call_of(alice)
+        AuditRound.objects.create(ended_at=timezone.now())
         self.visits: dict[tuple[Place, str], Answer] = {}
         self.samples = {
             "session_id": self.session.pk,

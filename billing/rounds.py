@@ -1,0 +1,137 @@
+"""The audit that never ends: the accounts of all people against their transfers, in slices, round after round.
+
+`billing.audit` proves everything at one moment and takes as long as the books are long. This looks only at the two
+figures that an account caches, a few accounts at a time; where a run stops, the next one goes on. An account that
+disagrees is frozen (`billing.freezing`).
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db import connection
+from django.db.models.functions import Now
+
+from billing import audit, freezing
+from billing.models import AuditRound
+
+SLICE = 100
+BUDGET_S = 20.0
+"""How long a run may take. It pauses as long as it works, so that it costs half of one connection at most."""
+KEPT = timedelta(days=90)
+
+
+def run(*, budget_s: float = BUDGET_S) -> AuditRound:
+    """Go on with the round that is open, or begin one, for `budget_s` seconds and at least a slice; what it found so far.
+
+    Freezes whatever disagrees and tells the staff. Two runs at once do no harm: the one that comes second stops.
+    """
+    until = time.monotonic() + budget_s
+    running = AuditRound.objects.filter(ended_at=None).order_by("pk").first() or AuditRound.objects.create()
+    with freezing.telling_staff() as freeze:
+        while running.ended_at is None:
+            began = time.monotonic()
+            looked_at = compare(after=running.done_to, limit=SLICE)
+            for account in looked_at:
+                if not account.agrees:
+                    freeze(account)
+            now = time.monotonic()
+            if not _advance(running, looked_at) or now >= until:
+                break
+            time.sleep(min(now - began, until - now))
+    return running
+
+
+def everybody() -> Iterator["Compared"]:
+    """The accounts of all people, one after the other, whatever rounds there are."""
+    after, is_more = 0, True
+    while is_more:
+        looked_at = compare(after=after, limit=SLICE)
+        yield from looked_at
+        is_more = len(looked_at) == SLICE
+        after = looked_at[-1].account_id if is_more else after
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What an account says and what its transfers say, in its unit. `oldest_hold` is the id of a transfer, or ""."""
+
+    oldest_hold: str
+    account_id: int
+    balance: int
+    held: int
+    moved: int
+    pending: int
+    open_holds: int
+
+    @property
+    def agrees(self) -> bool:
+        return (self.balance, self.held) == (self.moved, self.pending)
+
+    def __str__(self) -> str:
+        return (
+            f"the account says balance {self.balance}, held {self.held};"
+            f" its transfers {self.moved}, its open holds {self.pending}"
+        )
+
+
+def compare(*, after: int, limit: int) -> list[Compared]:
+    """The next accounts of people behind the account `after`, at most `limit`, each at one moment."""
+    # Numbers stand in the text where PostgreSQL would otherwise plan for any number of accounts, that is for all.
+    statement = COMPARE.format(after=int(after), limit=int(limit))
+    with audit.one_moment(), connection.cursor() as cursor:
+        cursor.execute(statement)
+        rows = cursor.fetchall()
+    return [Compared(oldest or "", *(int(figure) for figure in figures)) for *figures, oldest in rows]
+
+
+def compare_one(account_id: int) -> Compared | None:
+    """One account of somebody; None for the house's, which cache nothing."""
+    found = compare(after=account_id - 1, limit=1)
+    return found[0] if found and found[0].account_id == account_id else None
+
+
+COMPARE = """
+WITH slice AS (
+    SELECT id, balance, held FROM billing_account WHERE user_id IS NOT NULL AND id > {after} ORDER BY id LIMIT {limit}
+), moved AS (
+    SELECT account, SUM(amount) AS total FROM (
+        SELECT t.credit_id AS account, t.amount FROM slice JOIN billing_transfer t ON t.credit_id = slice.id
+        WHERE t.phase IN ('single', 'post')
+        UNION ALL
+        SELECT t.debit_id, -t.amount FROM slice JOIN billing_transfer t ON t.debit_id = slice.id
+        WHERE t.phase IN ('single', 'post')
+    ) sides GROUP BY account
+), pending AS (
+    SELECT hold.debit_id AS account, SUM(hold.amount) AS total, COUNT(*) AS holds, MIN(hold.id) AS oldest
+    FROM slice JOIN billing_transfer hold ON hold.debit_id = slice.id AND hold.phase = 'pending'
+    LEFT JOIN billing_transfer resolution ON resolution.pending_id = hold.id
+    WHERE resolution.id IS NULL GROUP BY hold.debit_id
+)
+SELECT slice.id, slice.balance, slice.held, COALESCE(moved.total, 0), COALESCE(pending.total, 0),
+    COALESCE(pending.holds, 0), pending.oldest
+FROM slice LEFT JOIN moved ON moved.account = slice.id LEFT JOIN pending ON pending.account = slice.id
+ORDER BY slice.id
+"""
+
+
+def _advance(running: AuditRound, looked_at: list[Compared]) -> bool:
+    """Add a slice to a round, and end it behind the last account. False if another run was quicker."""
+    oldest = [account.oldest_hold for account in looked_at if account.oldest_hold]
+    is_last = len(looked_at) < SLICE
+    advanced = AuditRound.objects.filter(pk=running.pk, done_to=running.done_to, ended_at=None).update(
+        done_to=looked_at[-1].account_id if looked_at else running.done_to,
+        accounts=running.accounts + len(looked_at),
+        drifted=running.drifted + sum(not account.agrees for account in looked_at),
+        open_holds=running.open_holds + sum(account.open_holds for account in looked_at),
+        # Wallets hold nothing, so this is tokens only.
+        held_tokens=running.held_tokens + sum(account.pending for account in looked_at),
+        oldest_hold=min([running.oldest_hold, *oldest] if running.oldest_hold else oldest, default=""),
+        ended_at=Now() if is_last else None,
+    )
+    if advanced:
+        running.refresh_from_db()
+        if is_last:
+            AuditRound.objects.filter(ended_at__lt=Now() - KEPT).delete()
+    return bool(advanced)
