@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 
 from chat import providers
-from chat.providers import openai_compatible, wire
+from chat.providers import exchange, wire
 from chat.providers.base import Counts, Finish, Text
 from chat.providers.openai_compatible import Dialect, OpenAICompatible
 from tests.listening import QUESTION, Heard, ask, prompt
@@ -116,7 +116,7 @@ def test_an_answer_is_whole_once_its_finish_reason_came(openai: OpenAICompatible
 def test_a_count_that_does_not_come_is_waited_for_only_a_little(
     openai: OpenAICompatible, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai_compatible, "AFTER_FINISH_S", 0.2)
+    monkeypatch.setattr(exchange, "AFTER_FINISH_S", 0.2)
     heard = ask(openai, prompt("sim-stall-finish"))
     assert heard.finish.reason == "stop"
     assert heard.counts is None

@@ -3,7 +3,9 @@ whoever starts the process hands over the environment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from chat.providers.base import Provider
@@ -17,17 +19,23 @@ class ConfigurationError(ValueError):
     """An environment value that cannot work. Names the variable, never a key."""
 
 
+class Adapter(Protocol):
+    """Makes the provider of one address; `api_key` "" for none."""
+
+    def __call__(self, *, name: str, base_url: str, api_key: str) -> Provider: ...
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderSpec:
-    """One provider: the variables that connect it, and how it wants to be spoken to. `key_variable` ""
-    means that it takes no key and is connected by its address. `base_path` is appended to an address that
+    """One provider: the variables that connect it, and the `adapter` that speaks its protocol. `key_variable`
+    "" means that it takes no key and is connected by its address. `base_path` is appended to an address that
     has no path."""
 
     label: str
     key_variable: str
     url_variable: str
     default_base_url: str
-    dialect: Dialect
+    adapter: Adapter
     base_path: str = ""
 
     @property
@@ -41,8 +49,11 @@ REGISTRY: dict[str, ProviderSpec] = {
         key_variable="OPENAI_API_KEY",
         url_variable="OPENAI_BASE_URL",
         default_base_url="https://api.openai.com/v1",
-        dialect=Dialect(
-            output_cap="max_completion_tokens", include_obfuscation=False, user_field="safety_identifier"
+        adapter=partial(
+            OpenAICompatible,
+            dialect=Dialect(
+                output_cap="max_completion_tokens", include_obfuscation=False, user_field="safety_identifier"
+            ),
         ),
     ),
     "deepseek": ProviderSpec(
@@ -50,21 +61,24 @@ REGISTRY: dict[str, ProviderSpec] = {
         key_variable="DEEPSEEK_API_KEY",
         url_variable="DEEPSEEK_BASE_URL",
         default_base_url="https://api.deepseek.com",
-        dialect=Dialect(user_field="user_id", extra={"thinking": {"type": "disabled"}}),
+        adapter=partial(
+            OpenAICompatible,
+            dialect=Dialect(user_field="user_id", extra={"thinking": {"type": "disabled"}}),
+        ),
     ),
     "huggingface": ProviderSpec(
         label="Hugging Face",
         key_variable="HUGGINGFACE_API_KEY",
         url_variable="HUGGINGFACE_BASE_URL",
         default_base_url="https://router.huggingface.co/v1",
-        dialect=Dialect(),
+        adapter=OpenAICompatible,
     ),
     "ollama": ProviderSpec(
         label="Ollama",
         key_variable="",
         url_variable="OLLAMA_BASE_URL",
         default_base_url="http://localhost:11434/v1",
-        dialect=Dialect(),
+        adapter=OpenAICompatible,
         base_path="/v1",
     ),
 }
@@ -77,9 +91,7 @@ def configure(env: Mapping[str, str]) -> dict[str, Provider]:
     connected: dict[str, Provider] = {}
     for name, spec in REGISTRY.items():
         if all(env.get(variable, "").strip() for variable in spec.required):
-            connected[name] = OpenAICompatible(
-                name=name, base_url=_base_url(spec, env), api_key=_key(spec, env), dialect=spec.dialect
-            )
+            connected[name] = spec.adapter(name=name, base_url=_base_url(spec, env), api_key=_key(spec, env))
     ways = tuple((spec.label, spec.required[0]) for spec in REGISTRY.values())
     connected["demo"] = Demo(words_per_second=_demo_speed(env), ways_to_connect=ways)
     return connected

@@ -3,24 +3,12 @@ Ollama, and gateways such as LiteLLM. What differs between them is data: a `Dial
 """
 
 import json
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from chat.providers import answers, problems, wire
-from chat.providers.base import CLOCKS, Call, Clocks, Event, Prompt, ProviderError
-
-LONGEST_ERROR_BODY = 65536
-ERROR_BODY_S = 10.0
-LONGEST_STREAM = 256 << 20
-AFTER_FINISH_S = 5.0  # how long the count may lag behind the finish reason
-REQUEST_ID_HEADERS = ("x-request-id", "x-generation-id", "request-id")
-FIXED_HEADERS = {
-    "Content-Type": "application/json",
-    "Accept": "text/event-stream, application/json",
-    "Accept-Encoding": "identity",  # a compressing proxy would hold pieces back
-    "User-Agent": "Aleph/1.0",
-}
+from chat.providers import exchange, wire
+from chat.providers.base import CLOCKS, Call, Clocks, Event, Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,31 +41,16 @@ class OpenAICompatible:
 
     def stream(self, prompt: Prompt, *, call: Call, clocks: Clocks = CLOCKS) -> Generator[Event, None, None]:
         """Ask, and yield the answer as it comes. See `base.Provider` for what is raised."""
-        secrets = (self._api_key,) if self._api_key else ()
-        said = tuple(content for _, content in prompt.messages)
-        try:
-            with self._wire.post(
-                self._url, body=self._body(prompt), headers=self._headers(), call=call, clocks=clocks
-            ) as incoming:
-                call.request_id = _request_id(incoming.headers)
-                if incoming.status != 200:
-                    incoming.end_within(ERROR_BODY_S)
-                    body = incoming.read_at_most(LONGEST_ERROR_BODY)
-                    raise problems.refusal(
-                        incoming.status, incoming.headers, body, secrets=secrets, said=said
-                    )
-                answer = answers.Answer(secrets=secrets, said=said)
-                answer.request_id = call.request_id
-                answer.served_by = incoming.headers.get("x-inference-provider", "")[:200]
-                yield from _events(incoming, answer, call)
-        except ProviderError as problem:
-            problem.request_id = problem.request_id or call.request_id
-            raise
-
-    def _headers(self) -> dict[str, str]:
-        if not self._api_key:
-            return FIXED_HEADERS
-        return {**FIXED_HEADERS, "Authorization": f"Bearer {self._api_key}"}
+        return exchange.stream(
+            self._wire,
+            self._url,
+            prompt=prompt,
+            body=self._body(prompt),
+            headers={"Authorization": f"Bearer {self._api_key}"} if self._api_key else {},
+            secrets=(self._api_key,) if self._api_key else (),
+            call=call,
+            clocks=clocks,
+        )
 
     def _body(self, prompt: Prompt) -> bytes:
         dialect = self._dialect
@@ -102,31 +75,3 @@ class OpenAICompatible:
         if dialect.user_field and prompt.user_ref:
             body[dialect.user_field] = prompt.user_ref
         return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
-
-
-def _events(incoming: wire.Incoming, answer: answers.Answer, call: Call) -> Iterator[Event]:
-    received = 0
-    while not answer.done:
-        try:
-            data = incoming.read()
-        except ProviderError:
-            if answer.finished:
-                break  # the text is whole, only the count or the formal end got lost
-            raise
-        if not data:
-            break
-        received += len(data)
-        if received > LONGEST_STREAM:
-            raise ProviderError("bad_response", detail="the answer does not end")
-        was_finished = answer.finished
-        yield from answer.feed(data)
-        if answer.begun:
-            incoming.begun()
-            call.request_id = answer.request_id
-        if answer.finished and not was_finished:
-            incoming.end_within(AFTER_FINISH_S)
-    yield from answer.end()
-
-
-def _request_id(headers: Mapping[str, str]) -> str:
-    return next((headers[name][:200] for name in REQUEST_ID_HEADERS if headers.get(name)), "")
