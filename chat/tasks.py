@@ -1,10 +1,16 @@
 """Celery's side of replies: shells around `chat.replies`. Ids in, nothing out, harmless when run twice."""
 
+import threading
+
+import structlog
 from celery import shared_task
-from celery.signals import worker_shutting_down
+from celery.signals import worker_ready, worker_shutting_down
+from django.db import connection
 
 from chat import replies
 from chat.keeper import keeper
+
+log = structlog.get_logger(__name__)
 
 SHUTDOWN_GRACE_S = 6.0
 
@@ -17,6 +23,21 @@ def generate(reply_id: str) -> None:
 @shared_task(name="chat.tasks.sweep")
 def sweep() -> None:
     replies.sweep()
+
+
+@worker_ready.connect
+def sweep_at_once(**_: object) -> None:
+    """Who starts has often died a moment ago, and the clock or the house with him: nobody waits for them to look."""
+    threading.Thread(target=_first_sweep, name="first sweep", daemon=True).start()
+
+
+def _first_sweep() -> None:
+    try:
+        sweep()
+    except Exception:
+        log.warning("the first sweep failed; the clock rings for the next", exc_info=True)
+    finally:
+        connection.close()
 
 
 @worker_shutting_down.connect

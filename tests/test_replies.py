@@ -7,6 +7,7 @@ from functools import partial
 from math import ceil
 
 import pytest
+from celery.signals import worker_ready
 from django.conf import settings
 from django.db import OperationalError, connection
 from django.utils import timezone
@@ -14,7 +15,7 @@ from django.utils import timezone
 from aleph import ids
 from billing import ledger
 from billing.models import Transfer
-from chat import keeper, prompts, replies, sessions, stream, turns
+from chat import keeper, prompts, replies, sessions, stream, tasks, turns
 from chat.models import Message, Session
 from chat.providers.base import Clocks, Counts
 from tests import people
@@ -389,6 +390,13 @@ def test_a_reply_whose_worker_died_after_some_text_is_interrupted_and_free() -> 
     assert (call.status, call.source, call.transfer_id) == ("interrupted", "estimated", "")
     assert call.output_tokens > 0
     assert_books_are_right()
+
+
+def test_a_worker_that_starts_looks_at_once_for_what_a_dead_one_left() -> None:
+    turn = ask(people.alice())
+    _die_over(turn, text="Once upon a time")
+    worker_ready.send(sender=tasks)
+    until(lambda: fresh(turn.reply).state == "interrupted")
 
 
 def _die_over(turn: turns.Turn, *, text: str = "", attempts: int = 1, published: str = "") -> None:
