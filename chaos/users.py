@@ -295,13 +295,15 @@ class Person(threading.Thread):
 
     def tab(self) -> "Person":
         """The same person once more, for another thread."""
-        return Person(
+        tab = Person(
             self.record,
             models=self.models,
             url=self.url,
             memory=self.memory,
             random=Random(self.random.random()),
         )
+        tab.stop = self.stop
+        return tab
 
     # Reading
 
