@@ -158,12 +158,15 @@ class Simulator:
             "connections": self.connections,
         }
 
+    def _speak(self, open_connections: set["_Connection"]) -> "_Connection":
+        return _Connection(self, open_connections)
+
     async def serve(self) -> None:
         """Answer until stopped."""
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         open_connections: set[_Connection] = set()
         server = await self._loop.create_server(
-            lambda: _Connection(self, open_connections), self.host, self.port, ssl=self._tls, backlog=1024
+            lambda: self._speak(open_connections), self.host, self.port, ssl=self._tls, backlog=1024
         )
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()

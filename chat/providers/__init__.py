@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from chat.providers.base import Provider
 from chat.providers.demo import Demo
+from chat.providers.gemini import Gemini
 from chat.providers.openai_compatible import Dialect, OpenAICompatible
 
 DEMO_SPEED = "ALEPH_DEMO_WORDS_PER_SECOND"
@@ -55,6 +56,14 @@ REGISTRY: dict[str, ProviderSpec] = {
                 output_cap="max_completion_tokens", include_obfuscation=False, user_field="safety_identifier"
             ),
         ),
+    ),
+    "gemini": ProviderSpec(
+        label="Google Gemini",
+        key_variable="GEMINI_API_KEY",
+        url_variable="GEMINI_BASE_URL",
+        default_base_url="https://generativelanguage.googleapis.com/v1",
+        adapter=Gemini,
+        base_path="/v1",
     ),
     "deepseek": ProviderSpec(
         label="DeepSeek",

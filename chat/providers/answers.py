@@ -35,6 +35,8 @@ class Answer:
     nothing more will. `request_id` and `served_by` may be set from HTTP headers, which come before any
     chunk."""
 
+    reasons = REASONS
+
     def __init__(self, *, secrets: tuple[str, ...] = (), said: tuple[str, ...] = ()) -> None:
         self.begun = False
         self.done = False
@@ -90,7 +92,7 @@ class Answer:
             raise problem
         if not self.finished:
             raise ProviderError("broken_stream", detail="the answer ended without a finish reason")
-        reason = REASONS.get(self._raw_reason, "other")
+        reason = self.reasons.get(self._raw_reason, "other")
         yield Finish(
             reason, self._raw_reason, self._model, self.request_id, self.served_by, self._service_tier
         )
@@ -135,7 +137,7 @@ class Answer:
         elif line.startswith(
             (b'{"error"', b"error:")
         ):  # Ollama and llama.cpp fall out of the format like this
-            found = _json_or_none(line[line.find(b"{") :])
+            found = json_or_none(line[line.find(b"{") :])
             raise problems.in_answer(found if found is not None else {"error": "unreadable"}, **self._hidden)
 
     def _take_data(self, payload: bytes) -> None:
@@ -147,9 +149,11 @@ class Answer:
             self._take_unreadable(payload)
             return
         self._held = b""
+        self._take_object(chunk)
+
+    def _take_object(self, chunk: Any) -> None:
         if type(chunk) is not dict:
             raise ProviderError("bad_response", detail="an event is not an object")
-        self.begun = True
         if self._error_named or chunk.get("error"):
             raise problems.in_answer(chunk, **self._hidden)
         try:
@@ -167,6 +171,7 @@ class Answer:
                 raise ProviderError("bad_response", detail="an event is too long")
 
     def _take_chunk(self, chunk: dict[str, Any]) -> None:
+        self.begun = True
         choices = chunk.get("choices")
         if choices:
             choice = choices[0]
@@ -195,19 +200,21 @@ class Answer:
             self._thoughts.append(thought)
 
     def _take_body(self) -> None:
-        body = _json_or_none(self._rest)
+        body = json_or_none(self._rest)
         if isinstance(body, list) and body:
             body = body[0]
         if not isinstance(body, dict):
             raise ProviderError("bad_response", detail="the body is not JSON")
-        self.begun = True
         if body.get("error") or "detail" in body or "message" in body:
             raise problems.in_answer(body, **self._hidden)
         try:
-            self._take_message(body["choices"][0]["message"])
-            self._take_chunk(body)
+            self._take_whole(body)
         except (AttributeError, IndexError, KeyError, TypeError):
             raise ProviderError("bad_response", detail="the body has another shape") from None
+
+    def _take_whole(self, body: dict[str, Any]) -> None:
+        self._take_message(body["choices"][0]["message"])
+        self._take_chunk(body)
 
     def _finish(self, reason: Any) -> None:
         if reason in FAILURES:
@@ -241,7 +248,8 @@ class Answer:
             yield usage
 
 
-def _json_or_none(data: bytes) -> Any:
+def json_or_none(data: bytes) -> Any:
+    """The value of a JSON text; None for what is none."""
     try:
         return _loads(data.decode("utf-8", "replace"))
     except (ValueError, RecursionError):

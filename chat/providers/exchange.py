@@ -69,10 +69,12 @@ def _events(incoming: wire.Incoming, answer: Answer, call: Call) -> Iterator[Eve
         if received > LONGEST_STREAM:
             raise ProviderError("bad_response", detail="the answer does not end")
         was_finished = answer.finished
-        yield from answer.feed(data)
+        try:
+            yield from answer.feed(data)
+        finally:
+            call.request_id = answer.request_id
         if answer.begun:
             incoming.begun()
-            call.request_id = answer.request_id
         if answer.finished and not was_finished:
             incoming.end_within(AFTER_FINISH_S)
     yield from answer.end()

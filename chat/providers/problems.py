@@ -18,9 +18,10 @@ from chat.providers.base import WORTH_RETRYING, Kind, ProviderError
 
 CONTEXT = re.compile(
     r"(maximum|max) (context|prompt) length|context_length_exceeded|too many tokens|prompt is too long"
-    r"|input length|reduce the length|longer than the context length|tokens`? \+ `?max_new_tokens",
+    r"|input length|input token count .{0,40}exceeds|reduce the length|longer than the context length|tokens`? \+ `?max_new_tokens",
     re.IGNORECASE,
 )
+SPENT = re.compile(r"spend(ing)? limit|credit balance is too low", re.IGNORECASE)
 WORDS: dict[Kind, frozenset[str]] = {
     "credit": frozenset(
         {
@@ -32,15 +33,32 @@ WORDS: dict[Kind, frozenset[str]] = {
             "billing_hard_limit_reached",
             "insufficient_credits",
             "payment_required",
+            "billing_error",
+            "failed_precondition",  # Gemini: no free use in this country, or billing is off
+            "enforced_spend_limit_reached",
+            "contract_spend_limit_reached",
         }
     ),
     "context_too_long": frozenset({"context_length_exceeded", "max_tokens_exceeded", "request_too_large"}),
     "policy": frozenset({"content_policy_violation", "content_filter", "refusal"}),
-    "auth": frozenset({"invalid_api_key", "wrong_api_key", "authentication_error", "authentication"}),
-    "not_found": frozenset(
-        {"model_not_found", "model_not_supported", "model_not_available", "not_found_error"}
+    "auth": frozenset(
+        {
+            "invalid_api_key",
+            "wrong_api_key",
+            "authentication_error",
+            "authentication",
+            "permission_error",
+            "api_key_invalid",
+            "unauthenticated",
+            "permission_denied",
+        }
     ),
-    "rate_limit": frozenset({"rate_limit_exceeded", "rate_limit_error", "rate_limit", "slow_down"}),
+    "not_found": frozenset(
+        {"model_not_found", "model_not_supported", "model_not_available", "not_found_error", "not_found"}
+    ),
+    "rate_limit": frozenset(
+        {"rate_limit_exceeded", "rate_limit_error", "rate_limit", "slow_down", "resource_exhausted"}
+    ),
     "overloaded": frozenset(
         {
             "server_is_overloaded",
@@ -48,10 +66,11 @@ WORDS: dict[Kind, frozenset[str]] = {
             "overloaded_error",
             "provider_overloaded",
             "provider_unavailable",
+            "unavailable",
         }
     ),
-    "timeout": frozenset({"timeout", "upstream_timeout"}),
-    "bad_request": frozenset({"validation"}),
+    "timeout": frozenset({"timeout", "timeout_error", "upstream_timeout", "deadline_exceeded"}),
+    "bad_request": frozenset({"validation", "invalid_argument", "invalid_request_error"}),
 }
 STATUS: dict[int, Kind] = {
     401: "auth",
@@ -80,6 +99,7 @@ REFINES: dict[int, tuple[Kind, ...]] = {
     429: ("credit", "overloaded"),
     500: ("overloaded",),
 }
+RPC_DURATION = re.compile(r"[0-9]{1,6}(?:[.][0-9]{1,9})?s")
 LONGEST_DETAIL = 200
 SHORTEST_QUOTE = 12
 SECRET = re.compile(
@@ -98,7 +118,8 @@ def refusal(
 ) -> ProviderError:
     """The error of an HTTP answer that is not 200. `secrets` and `said` (the prompt) never appear in its
     detail."""
-    words, text, _ = _understand(_parsed(body))
+    found = _parsed(body)
+    words, text, _ = _understand(found)
     kind = _kind_of_status(status, words, text)
     retry_after_s = _retry_after_s(headers)
     retryable = kind in WORTH_RETRYING and status not in (410, 501)
@@ -107,11 +128,16 @@ def refusal(
     told = headers.get("x-should-retry", "").lower()
     if told in ("true", "false") and kind != "credit":
         retryable = told == "true"
+    if kind == "rate_limit" and _is_used_up(found):
+        retryable, retry_after_s = False, None  # the wait that it names is not until midnight
+    elif retry_after_s is None:
+        retry_after_s = _rpc_delay_s(found)
     return ProviderError(
         kind,
         retryable=retryable,
         status=status,
         retry_after_s=retry_after_s,
+        request_id=_request_id(found),
         detail=_detail(status, words, text, secrets, said),
     )
 
@@ -128,7 +154,8 @@ def in_answer(found: Any, *, secrets: Iterable[str] = (), said: Iterable[str] = 
     return ProviderError(
         kind,
         status=status,
-        retry_after_s=_loading_s(found),
+        retry_after_s=_loading_s(found) or _rpc_delay_s(found),
+        request_id=_request_id(found),
         detail=_detail(status, words, text, secrets, said),
     )
 
@@ -153,7 +180,17 @@ def _understand(body: Any) -> tuple[tuple[str, ...], str, int | None]:
     source = error if isinstance(error, dict) else body
     metadata = source.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
-    named = [source.get("code"), source.get("type"), body.get("error_type"), metadata.get("error_type")]
+    told = source.get("details")
+    details = told if isinstance(told, dict) else {}
+    named = [
+        *(detail.get("reason") for detail in _rpc_details(body)),
+        source.get("status"),
+        details.get("error_code"),
+        source.get("code"),
+        source.get("type"),
+        body.get("error_type"),
+        metadata.get("error_type"),
+    ]
     words = [word.lower() for word in named if isinstance(word, str)]
     if "flagged_input" in metadata or "reasons" in metadata:
         words.append("content_policy_violation")
@@ -192,6 +229,8 @@ def _kind_of_words(words: tuple[str, ...], text: str, kinds: tuple[Kind, ...]) -
             return kind
         if kind == "context_too_long" and CONTEXT.search(text):
             return kind
+        if kind == "credit" and SPENT.search(text):
+            return kind
         if kind == "overloaded" and ("currently loading" in text or "overloaded" in text.lower()):
             return kind
     return None
@@ -211,6 +250,37 @@ def _retry_after_s(headers: Mapping[str, str]) -> int | None:
         return None
     when = when if when.tzinfo else when.replace(tzinfo=UTC)
     return max(0, ceil((when - datetime.now(UTC)).total_seconds()))
+
+
+def _request_id(found: Any) -> str:
+    """Anthropic's id of the request, which it repeats in the body of an error."""
+    named = found.get("request_id") if isinstance(found, dict) else None
+    return named[:200] if isinstance(named, str) and named.isprintable() else ""
+
+
+def _rpc_details(found: Any) -> list[dict[str, Any]]:
+    """The `details` of a Google error, each an object with its own `@type`."""
+    if isinstance(found, list):
+        found = found[0] if found else None
+    error = found.get("error") if isinstance(found, dict) else None
+    details = error.get("details") if isinstance(error, dict) else None
+    return [detail for detail in details if isinstance(detail, dict)] if isinstance(details, list) else []
+
+
+def _rpc_delay_s(found: Any) -> int | None:
+    """How long Google asks to wait: a `RetryInfo` in the body, not a header."""
+    for detail in _rpc_details(found):
+        delay = detail.get("retryDelay")
+        if isinstance(delay, str) and RPC_DURATION.fullmatch(delay):
+            return ceil(float(delay[:-1]))
+    return None
+
+
+def _is_used_up(found: Any) -> bool:
+    """Whether a quota of Google's that lasts for a day is used up: the delay it names does not help."""
+    violations = [detail.get("violations") for detail in _rpc_details(found)]
+    named = [each for some in violations if isinstance(some, list) for each in some if isinstance(each, dict)]
+    return any("PerDay" in str(each.get("quotaId")) for each in named)
 
 
 def _loading_s(found: Any) -> int | None:
