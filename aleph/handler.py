@@ -5,6 +5,7 @@ request, and half of what a request costs. Here middleware and view run in one g
 returns as an asynchronous iterator is sent by the loop afterwards, without a thread and without a database connection.
 """
 
+import time
 from typing import Any
 
 from django import db
@@ -13,6 +14,7 @@ from django.core.signals import request_finished, request_started
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
+from aleph import metrics
 from aleph.threads import in_thread
 
 
@@ -27,7 +29,10 @@ class Handler(ASGIHandler):
 
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
         # The connection goes back here, because Django's signal of the end comes in another thread, which has another.
-        return await in_thread(lambda: self.get_response(request))
+        began = time.perf_counter()
+        response = await in_thread(lambda: self.get_response(request))
+        metrics.note(request, response, time.perf_counter() - began)
+        return response
 
 
 def application() -> Handler:

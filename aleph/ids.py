@@ -25,3 +25,8 @@ _SHAPE = re.compile(r"[a-z]{3}_[0-9A-Z]{26}")
 def first(prefix: str, moment: datetime) -> str:
     """What every id of `moment` and after it sorts behind; ids sort by the millisecond they were made in."""
     return f"{prefix}_{str(ULID.from_datetime(moment))[:10]}"
+
+
+def moment_of(public_id: str) -> datetime:
+    """When an id was made, to the millisecond. Raises `ValueError` for what is none."""
+    return ULID.from_str(public_id.partition("_")[2]).datetime

@@ -296,7 +296,8 @@ def _close(
 
 def _close_once(reply: Message, outcome: Outcome, only_if: Q) -> bool:
     counts, source = _counted(reply, outcome)
-    charge = _charge(reply, outcome, counts)
+    used = _used(reply, outcome, counts)
+    charge = min(used, reply.held_tokens) if outcome.is_charged else 0
     with transaction.atomic():
         closed = Message.objects.filter(only_if, pk=reply.pk, epoch=reply.epoch, state=reply.state).update(
             state=outcome.state,
@@ -316,7 +317,7 @@ def _close_once(reply: Message, outcome: Outcome, only_if: Q) -> bool:
         if cost != charge:
             Message.objects.filter(pk=reply.pk).update(tokens_used=cost)
         if outcome.called:
-            _record(reply, outcome, counts, source, paid)
+            _record(reply, outcome, counts, source, paid, absorbed=max(0, used - cost))
         if cost:
             Session.objects.filter(pk=reply.session_id).update(
                 total_tokens_used=F("total_tokens_used") + cost
@@ -350,14 +351,17 @@ def _settle(reply: Message, outcome: Outcome, charge: int) -> tuple[int, str]:
     return taken if outcome.is_charged else 0, paid
 
 
-def _charge(reply: Message, outcome: Outcome, counts: meter.Counts) -> int:
-    """Aleph tokens to take: what was used, and never more than was held. What is above that is the house's loss."""
-    if not reply.hold_id or not outcome.is_charged:
+def _used(reply: Message, outcome: Outcome, counts: meter.Counts) -> int:
+    """Aleph tokens that a reply costs by its counts; 0 for a free one, and for one that failed or was interrupted.
+
+    What is above the hold, and what was used before a Stop without any text, is the house's loss (`absorbed_tokens`).
+    """
+    if not reply.hold_id or outcome.state not in (State.COMPLETE, State.STOPPED):
         return 0
     used = prompts.cost(reply, input_tokens=counts.input_tokens, output_tokens=counts.output_tokens)
     if used > reply.held_tokens:
         log.info("a reply cost more than was held", reply_id=reply.pk, used=used, held=reply.held_tokens)
-    return min(used, reply.held_tokens)
+    return used
 
 
 def _counted(reply: Message, outcome: Outcome) -> tuple[meter.Counts, str]:
@@ -395,7 +399,9 @@ def _disjoint(said: Counts) -> meter.Counts:
     )
 
 
-def _record(reply: Message, outcome: Outcome, counts: meter.Counts, source: str, paid: str) -> None:
+def _record(
+    reply: Message, outcome: Outcome, counts: meter.Counts, source: str, paid: str, *, absorbed: int = 0
+) -> None:
     meter.record(
         user_id=reply.user_id,
         operation=OPERATION,
@@ -414,7 +420,8 @@ def _record(reply: Message, outcome: Outcome, counts: meter.Counts, source: str,
         transfer_id=paid,
         metadata={"session": reply.session_id}
         | {name: value for name, value in outcome.metadata.items() if value}
-        | ({"error": outcome.error_kind} if outcome.error_kind else {}),
+        | ({"error": outcome.error_kind} if outcome.error_kind else {})
+        | ({"absorbed_tokens": absorbed} if absorbed else {}),
     )
 
 

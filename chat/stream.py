@@ -1,12 +1,13 @@
 """Text on its way from a worker to whoever watches, through Redis. The only module of the chat that talks to Redis.
 
-Redis is a relay; the truth is in the database, and everything here may be lost at any moment (R32, R39). Two keys:
+Redis is a relay; the truth is in the database, and everything here may be lost at any moment (R32, R39). Three keys:
 
 ``text:<reply>:<epoch>``  all text so far, written by byte offset (so that a repeated write changes nothing), for
     those who come in the middle;
 ``live``                  one stream of all replies' deltas, capped, which every web process reads once for all its
     viewers. An entry says at which character of the reply it begins, so a reader notices whatever it
-    missed and reads the first key again: nothing can be doubled, nothing can stay missing.
+    missed and reads the first key again: nothing can be doubled, nothing can stay missing;
+``swept``  when a sweep last ran to its end.
 
 A worker process has one `Publisher`, a web process one `Hub`.
 """
@@ -29,6 +30,7 @@ from django.conf import settings
 log = structlog.get_logger(__name__)
 
 LIVE = f"{settings.REDIS_PREFIX}live"
+SWEPT = f"{settings.REDIS_PREFIX}swept"
 LIVE_LENGTH = 50_000
 TEXT_SECONDS = 3600
 ENDED_SECONDS = 60
@@ -61,6 +63,23 @@ def ping() -> bool:
         )
     except FAULTS:
         return False
+
+
+def note_sweep() -> None:
+    """Tell all processes that a sweep has just run to its end."""
+    try:
+        client().set(SWEPT, str(time.time()))
+    except FAULTS as error:
+        log.warning("redis does not take the time of a sweep", error=str(error))
+
+
+def last_sweep() -> float | None:
+    """When that was, in seconds since 1970; None where Redis does not know or does not answer."""
+    try:
+        noted = client().get(SWEPT)
+    except FAULTS:
+        return None
+    return float(noted) if isinstance(noted, bytes) else None
 
 
 def text(reply_id: str, epoch: int) -> str:

@@ -7,7 +7,7 @@ from celery import shared_task
 from celery.signals import worker_ready, worker_shutting_down
 from django.db import connection
 
-from chat import replies
+from chat import replies, stream
 from chat.keeper import keeper
 
 log = structlog.get_logger(__name__)
@@ -23,6 +23,7 @@ def generate(reply_id: str) -> None:
 @shared_task(name="chat.tasks.sweep")
 def sweep() -> None:
     replies.sweep()
+    stream.note_sweep()
 
 
 @worker_ready.connect

@@ -46,6 +46,7 @@ OPEN = {
     "admin:logout",
     "api-docs",
     "healthz",
+    "metrics",  # in development, from this machine
     "readyz",
     "schema",
 }
