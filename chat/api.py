@@ -92,6 +92,10 @@ class SessionBody(serializers.Serializer[Any]):
 
 class MessageBody(serializers.Serializer[Any]):
     id = serializers.CharField()
+    parentId = serializers.CharField(
+        allow_null=True,
+        help_text="What it was said to. Messages of one parent are branches; a reply to a reply goes on with its text.",
+    )
     role = serializers.ChoiceField(["user", "assistant"])
     content = serializers.CharField()
     tokensUsed = serializers.IntegerField()
@@ -117,10 +121,16 @@ class DeletionBody(serializers.Serializer[Any]):
 class MessageRequest(serializers.Serializer[Any]):
     content = serializers.CharField(max_length=turns.MAX_TEXT, trim_whitespace=False)
     model = serializers.CharField(max_length=60, required=False, help_text="Switches the session's model.")
+    parentId = serializers.CharField(
+        max_length=ids.LENGTH,
+        required=False,
+        help_text="The reply that this is said to, by default the newest. An earlier one begins another branch.",
+    )
 
 
 class ReplyBody(serializers.Serializer[Any]):
     messageId = serializers.CharField()
+    parentId = serializers.CharField(help_text="The message that it answers.")
     content = serializers.CharField()
     tokensUsed = serializers.IntegerField()
     remainingBalance = serializers.IntegerField()
@@ -159,6 +169,11 @@ LIMIT = OpenApiParameter(
     "limit", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": sessions.PAGE}
 )
 CURSOR = OpenApiParameter("cursor", str, description="`nextCursor` of the page before.")
+AT = OpenApiParameter(
+    "at",
+    str,
+    description="A message: of the branches that it stands on the newest. By default the newest of all.",
+)
 
 
 class BalanceView(APIView):
@@ -254,17 +269,19 @@ class SessionsView(APIView):
 class SessionView(APIView):
     @extend_schema(
         operation_id="sessions_detail",
-        parameters=[LIMIT, CURSOR],
+        parameters=[LIMIT, CURSOR, AT],
         responses={200: enveloped(SessionDetailBody), **errors(400, 404)},
         tags=["sessions"],
     )
     def get(self, request: Request, session_id: str) -> Response:
-        """A conversation with its newest messages, oldest first; `cursor` takes `earlierCursor` for those before."""
+        """A conversation with the newest messages of a branch, oldest first; `cursor` takes `earlierCursor` for those
+        before."""
         session = sessions.get(user_of(request), session_id)
         before = request.query_params.get("cursor") or None
         if before is not None and not ids.is_one(before, "msg"):
             raise InvalidRequest(_("This cursor is not one of ours."))
-        thread = sessions.thread(session, before=before, limit=limit_of(request))
+        at = request.query_params.get("at") or None
+        thread = sessions.thread(session, at=at, before=before, limit=limit_of(request))
         return api.ok(
             session_body(session)
             | {"messages": [message_body(m) for m in thread.messages], "earlierCursor": thread.earlier}
@@ -329,6 +346,7 @@ class MessagesView(APIView):
                 session=sessions.get(user, session_id),
                 text=wanted["content"],
                 model_slug=wanted.get("model"),
+                parent=wanted.get("parentId"),
                 turn=idempotency_key(request) or ids.new("trn"),
             )
         except BaseException:
@@ -484,6 +502,7 @@ def session_body(session: Session) -> dict[str, Any]:
 def message_body(message: Message) -> dict[str, Any]:
     body = {
         "id": message.pk,
+        "parentId": message.parent_id,
         "role": message.role,
         "content": message.content,
         "tokensUsed": message.tokens_used,
@@ -497,6 +516,7 @@ def message_body(message: Message) -> dict[str, Any]:
 def reply_body(reply: Message, remaining: int) -> dict[str, Any]:
     return {
         "messageId": reply.pk,
+        "parentId": reply.parent_id,
         "content": reply.content,
         "tokensUsed": reply.tokens_used,
         "remainingBalance": remaining,

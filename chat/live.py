@@ -7,7 +7,7 @@ comes (the relay may be gone, or the end may have been lost; R41, R43).
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +18,7 @@ from django.template.loader import render_to_string
 from django.utils import timezone, translation
 
 from aleph.threads import in_thread
-from chat import replies, stream
+from chat import entries, replies, stream
 from chat.models import Message
 from chat.render import LiveRenderer
 
@@ -91,10 +91,13 @@ async def watch(reply: Message, *, patience: float = COMMENT_S) -> AsyncGenerato
                 yield None
 
 
-async def page_events(reply: Message, *, request: HttpRequest) -> AsyncIterator[str]:
+async def page_events(
+    reply: Message, *, request: HttpRequest, goes_on_from: Sequence[Message] = ()
+) -> AsyncIterator[str]:
     """The events of the chat page: `snapshot`, then `block`, `tail` (the open block) and `count`, at last
-    `done`. No event may be called `open`: browsers fire one of their own by that name."""
-    page = _Page(reply, request)
+    `done`. No event may be called `open`: browsers fire one of their own by that name. The text of a reply is drawn
+    together with that of the replies that it goes on from."""
+    page = _Page(reply, request, goes_on_from)
     began = time.monotonic()
     _drawing.viewers += 1
     try:
@@ -120,8 +123,9 @@ async def page_events(reply: Message, *, request: HttpRequest) -> AsyncIterator[
 class _Page:
     """One viewer's page: what he has been sent already."""
 
-    def __init__(self, reply: Message, request: HttpRequest) -> None:
+    def __init__(self, reply: Message, request: HttpRequest, goes_on_from: Sequence[Message]) -> None:
         self.reply = reply
+        self.goes_on_from = goes_on_from
         self.request = request
         self.language = translation.get_language()
         self.time_zone = timezone.get_current_timezone()
@@ -150,7 +154,7 @@ class _Page:
 
     def _snapshot(self, text: str) -> str:
         self.renderer = LiveRenderer()
-        self.renderer.feed(text)
+        self.renderer.feed("".join(part.content for part in self.goes_on_from) + text)
         return event(
             "snapshot",
             render_to_string("chat/_snapshot.html", {"reply": self.reply, "drawn": self.renderer.snapshot()}),
@@ -172,7 +176,9 @@ class _Page:
             return ""
         with translation.override(self.language), timezone.override(self.time_zone):
             return render_to_string(
-                "chat/_done.html", {"message": reply, "reply": reply}, request=self.request
+                "chat/_done.html",
+                {"reply": reply, "entry": entries.of_reply(reply, goes_on_from=self.goes_on_from)},
+                request=self.request,
             )
 
 

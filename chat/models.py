@@ -130,7 +130,8 @@ class Session(models.Model):
 
 class Message(models.Model):
     """What a person said, or a reply. The columns from `state` on belong to replies; their life is told in
-    `chat.replies`. `parent` is what it answers; branches of a conversation share their beginning."""
+    `chat.replies`. `parent` is what it answers, or, where that is a reply itself, goes on with; branches of a
+    conversation share their beginning (`chat.branches`)."""
 
     class Role(models.TextChoices):
         USER = "user", _("user")
@@ -243,3 +244,10 @@ class Message(models.Model):
     @property
     def is_open(self) -> bool:
         return self.state in self.OPEN
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether it ended before its end, with a text that can be gone on with."""
+        if not self.content or not self.is_reply or self.is_open or self.error_kind == "policy":
+            return False
+        return self.finish_reason == "length" or self.state != self.State.COMPLETE

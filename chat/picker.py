@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
-from chat import catalogue, turns
+from chat import catalogue, prompts, turns
 from chat.catalogue import Offer
 from chat.models import ChatModel, Message
 from chat.turns import Quote
@@ -44,13 +45,35 @@ def of(slug: str | None) -> Picker:
     return Picker(picker.offers, chosen or picker.free_tier)
 
 
-def tries(reply: Message, offers: Iterable[Offer], *, available: int) -> list[Quote]:
-    """What of the offers may be tried in the place of a reply that did not come about: its own model again, and after a
-    failure another one, each with what it would cost at most. `available`: the tokens that its reader can spend."""
+@dataclass(frozen=True, slots=True)
+class Tries:
+    """What may be done about a reply that the conversation ends with, each with what it would cost at most: to have its
+    rest, and to have another one in its place."""
+
+    go_on: Quote | None
+    again: list[Quote]
+
+
+def tries(reply: Message, offers: Iterable[Offer], *, available: int) -> Tries:
+    """The rest of a reply that was cut off, by its own model. In the place of one that did not come about its own model
+    again, and after a failure another one. `available`: the tokens that its reader can spend."""
     ready = [offer for offer in offers if offer.is_available]
-    again = [offer for offer in ready if offer.model == reply.model]
+    own = [offer for offer in ready if offer.model == reply.model]
     other = instead_of(reply.model, ready) if reply.state == Message.State.FAILED else None
-    return turns.quotes_of_retry(reply, [*again, *([other] if other else [])], available=available)
+    conversation = prompts.Conversation(reply.session_id, tip=reply.pk)
+    quotes = partial(turns.quotes_of_answers, conversation, available=available)
+    go_on = quotes(reply.pk, own) if reply.is_cut_off else []
+    again = [*own, *([other] if other else [])] if reply.state != Message.State.COMPLETE else []
+    return Tries(next(iter(go_on), None), quotes(reply.parent_id, again) if again else [])
+
+
+def others(reply: Message, offers: Iterable[Offer], *, available: int) -> list[Quote]:
+    """What another reply in the place of this one would cost at most: by its own model first, then by any other."""
+    ready = sorted(
+        (offer for offer in offers if offer.is_available), key=lambda offer: offer.model != reply.model
+    )
+    conversation = prompts.Conversation(reply.session_id, tip=reply.parent_id)
+    return turns.quotes_of_answers(conversation, reply.parent_id, ready, available=available)
 
 
 def instead_of(model: ChatModel | None, offers: Iterable[Offer]) -> Offer | None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 
+from chat import branches
 from chat.models import ChatModel, Message
 from usage import estimate
 
@@ -13,6 +14,13 @@ HISTORY = 200
 
 Spoken = tuple[str, str]
 """Who (`system`, `user`, `assistant`) and what."""
+
+GO_ON: Spoken = (
+    "user",
+    "Your last message was cut off. Go on exactly where it ends, in the same language and format, as if it had never been"
+    " interrupted. Repeat nothing, announce nothing, and begin with a space or a line break if one belongs there.",
+)
+"""How a reply that was cut off is asked for its rest: not every provider takes the beginning of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +37,7 @@ class DoesNotFit(Exception):
 
 
 def draft(model: ChatModel, conversation: Sequence[Spoken]) -> Draft:
-    """The newest messages that fit beside a full-length reply. Raises `DoesNotFit`."""
+    """The newest messages that fit beside a full-length reply; a reply that is to go on is among them. Raises `DoesNotFit`."""
     factor = estimate.factor_of(estimate.family_of(model.slug))
     room = model.context_tokens - model.max_output_tokens
     system: Spoken = ("system", SYSTEM)
@@ -38,47 +46,59 @@ def draft(model: ChatModel, conversation: Sequence[Spoken]) -> Draft:
     while first > 0 and used + sizes[first - 1] <= room:
         first -= 1
         used += sizes[first]
-    if first == len(conversation) and conversation:
+    if conversation and len(conversation) - first < (2 if is_continuation(conversation) else 1):
         raise DoesNotFit
     at_most = int((used * estimate.RESERVE).to_integral_value(rounding=ROUND_CEILING))
     return Draft((system, *conversation[first:]), used, at_most)
 
 
+def is_continuation(conversation: Sequence[Spoken]) -> bool:
+    """Whether the last message asks for no more than the rest of the reply before it."""
+    return len(conversation) > 1 and conversation[-1] == GO_ON
+
+
 class Conversation:
-    """The newest messages of a session, or the newest up to the message `until`, read in one query; on demand `with_models`
-    that wrote the replies among them."""
+    """The end of one branch of a session, read in one query: of the newest, or of that which ends in the message `tip`
+    (`branches.FIRST`: of none); on demand `with_models` that wrote the replies."""
 
     COLUMNS = ("id", "parent_id", "role", "content", "state", "session_id")
     COLUMNS_OF_MODEL = (
         "model__slug",
-        "model__name",
         "model__context_tokens",
         "model__max_output_tokens",
         "model__takes_temperature",
     )
 
-    def __init__(
-        self, session_id: str | None, *, until: str | None = None, with_models: bool = False
-    ) -> None:
-        newest: list[Message] = []
+    def __init__(self, session_id: str | None, *, tip: str | None = None, with_models: bool = False) -> None:
+        branch = branches.Branch([], None)
         if session_id is not None:
-            found = Message.objects.filter(session=session_id).order_by("-id").only(*self.COLUMNS)
-            if until is not None:
-                found = found.filter(id__lte=until)
+            found = Message.objects.only(*self.COLUMNS)
             if with_models:
                 found = found.select_related("model").only(*self.COLUMNS, *self.COLUMNS_OF_MODEL)
-            newest = list(found[:HISTORY])
-        self.known = {message.pk: message for message in newest}
-        self.tip = next((message for message in newest if message.is_reply), None)
-        """The newest reply: where the conversation goes on."""
+            place = branches.newest(session_id) if tip is None else branches.exactly(session_id, tip)
+            branch = branches.ending_in(place, limit=HISTORY, found=found)
+        self.messages = branch.messages
+        self.tip = branch.tip
+        self.writing = branch.writing
+        """The open reply of the session, on this branch or another."""
 
-    def path_to(self, tip_id: str | None) -> list[Spoken]:
-        """What was said on the branch that ends in `tip_id`, oldest first. Replies that wrote nothing are left out."""
-        path: list[Message] = []
-        while tip_id in self.known:
-            path.append(self.known[tip_id])
-            tip_id = self.known[tip_id].parent_id
-        return [(message.role, message.content) for message in reversed(path) if message.content]
+    def upto(self, last: str | None) -> list[Spoken]:
+        """What was said on this branch as far as the message `last`, oldest first. Replies that wrote nothing are left
+        out, and replies that go on with one another are one."""
+        spoken: list[Spoken] = []
+        for message in self.messages if last else ():
+            if message.content and message.is_reply and spoken and spoken[-1][0] == message.role:
+                spoken[-1] = (message.role, spoken[-1][1] + message.content)
+            elif message.content:
+                spoken.append((message.role, message.content))
+            if message.pk == last:
+                break
+        return spoken
+
+    def asking(self, last: str | None) -> list[Spoken]:
+        """What is sent for an answer to the message `last`; where that is a reply, it is asked to go on."""
+        spoken = self.upto(last)
+        return [*spoken, GO_ON] if spoken and spoken[-1][0] == Message.Role.ASSISTANT else spoken
 
 
 def cost(model: ChatModel | Message, *, input_tokens: int, output_tokens: int) -> int:

@@ -195,10 +195,10 @@ def _claim(reply_id: str) -> Message | None:
 
 def _write(reply: Message, live: Live) -> Outcome:
     """Have the provider write the reply; text goes to the stream as it comes. No transaction is open meanwhile."""
-    conversation = prompts.Conversation(reply.session_id, until=reply.pk, with_models=True)
-    reply.model = conversation.known[reply.pk].model
+    conversation = prompts.Conversation(reply.session_id, tip=reply.pk, with_models=True)
+    reply.model = conversation.messages[-1].model
     assert reply.model is not None
-    draft = prompts.draft(reply.model, conversation.path_to(reply.parent_id))
+    draft = prompts.draft(reply.model, conversation.asking(reply.parent_id))
     connection.close()
     provider = catalogue.connected().get(reply.provider)
     if provider is None:
@@ -207,6 +207,7 @@ def _write(reply: Message, live: Live) -> Outcome:
     prompt = Prompt(
         upstream_model=reply.answered_by,
         messages=draft.messages,
+        is_continuation=prompts.is_continuation(draft.messages),
         max_output_tokens=reply.max_output_tokens,
         temperature=TEMPERATURE if takes else None,
         top_p=TOP_P if takes else None,

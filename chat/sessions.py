@@ -1,6 +1,6 @@
 """Conversations of one person: finding, listing, naming and deleting them. Every query starts from its owner."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from django.conf import settings
@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from aleph import ids
 from aleph.accounts.models import User
 from aleph.problems import Conflict, InvalidRequest, NotFound, RateLimited
-from chat import replies
+from chat import branches, replies
 from chat.models import ChatModel, Message, Session
 
 PAGE = 50
@@ -34,15 +34,29 @@ class TooManyOpen(RateLimited):
 @dataclass(frozen=True, slots=True)
 class Thread:
     """A stretch of one branch, oldest first; `earlier` is the id to ask for what came before, or None. `tip` is the reply
-    that the conversation ends with, None where that is further on."""
+    that the branch ends with, None where that is further on. `writing` is the open reply of the conversation, on this
+    branch or another."""
 
     messages: list[Message]
     earlier: str | None
     tip: Message | None
+    writing: Message | None
 
     @property
     def open_reply(self) -> Message | None:
         return self.tip if self.tip is not None and self.tip.is_open else None
+
+    @property
+    def writing_elsewhere(self) -> Message | None:
+        """The open reply, where this is the end of another branch."""
+        return self.writing if self.tip is not None and self.writing != self.tip else None
+
+    def from_question(self) -> "Thread":
+        """Without the replies at the beginning, where somebody says something after them: what they answer, or go on
+        with, is not here."""
+        first = next((at for at, message in enumerate(self.messages) if not message.is_reply), 0)
+        kept = self.messages[first:]
+        return replace(self, messages=kept, earlier=kept[0].pk) if first and self.earlier else self
 
 
 def create(*, user: User, title: str = "", model: ChatModel | None = None) -> Session:
@@ -75,6 +89,17 @@ def reply(user: User, reply_id: str) -> Message:
     return found
 
 
+def message(user: User, message_id: str) -> Message:
+    """Something that the user said, with its session and that one's model. Raises `NotFound`."""
+    if not ids.is_one(message_id, "msg"):
+        raise NotFound
+    said = Message.objects.filter(user=user, pk=message_id, role=Message.Role.USER)
+    found = said.select_related("session", "session__model").first()
+    if found is None:
+        raise NotFound
+    return found
+
+
 def recent(user: User, *, limit: int = PAGE, before: tuple[datetime, str] | None = None) -> list[Session]:
     """The newest conversations, each with `is_open` (a reply is being written); from `before` (moment, id) on."""
     found = _of(user)
@@ -95,28 +120,33 @@ def _of(user: User) -> QuerySet[Session]:
     )
 
 
-def thread(session: Session, *, before: str | None = None, limit: int = PAGE) -> Thread:
-    """The newest branch, or what of it comes before the message `before`. Raises `NotFound` if that is not in it."""
-    if before is not None and not ids.is_one(before, "msg"):
+def thread(
+    session: Session, *, at: str | None = None, before: str | None = None, limit: int = PAGE
+) -> Thread:
+    """The branch that the message `at` stands on, to its newest end; without one the newest branch; or what comes before
+    the message `before`. Raises `NotFound` for messages that are not in this session."""
+    if not all(ids.is_one(given, "msg") for given in (at, before) if given is not None):
         raise NotFound
-    found = session.messages.select_related("model").order_by("-id")
-    upto = found if before is None else found.filter(id__lte=before)
-    known = {message.pk: message for message in upto[: limit * 2]}
-    if before is None:
-        at = next((message.pk for message in known.values() if message.is_reply), None)
-    elif before in known:
-        at = known[before].parent_id
+    if before is not None:
+        place = branches.exactly(session.pk, before)
     else:
+        place = branches.newest(session.pk) if at is None else branches.newest_below(session.pk, at)
+    # One more than is shown: whoever is asked for what comes before a message has read that message, too.
+    found = branches.ending_in(place, limit=limit + 1, found=Message.objects.select_related("model"))
+    if found.tip is None and (at is not None or before is not None):
         raise NotFound
-    path: list[Message] = []
-    while at is not None and len(path) < limit:
-        if at not in known:  # other branches stand in between
-            known |= {message.pk: message for message in found.filter(id__lte=at)[: limit * 2]}
-        path.append(known[at])
-        at = known[at].parent_id
-    path.reverse()
-    earlier = path[0].pk if path and path[0].parent_id else None
-    return Thread(path, earlier, tip=path[-1] if path and before is None else None)
+    messages = found.messages[:-1] if before is not None else found.messages[-limit:]
+    earlier = messages[0].pk if messages and messages[0].parent_id else None
+    return Thread(messages, earlier, None if before is not None else found.tip, found.writing)
+
+
+def end_of(session: Session, *, at: str | None = None) -> str | None:
+    """The id of the message that ends the branch which `at` stands on; without one the newest branch."""
+    if at is not None and not ids.is_one(at, "msg"):
+        raise NotFound
+    place = branches.newest(session.pk) if at is None else branches.newest_below(session.pk, at)
+    tip = branches.ending_in(place, limit=1, found=Message.objects.only("id", "state", "parent_id")).tip
+    return tip.pk if tip else None
 
 
 def rename(session: Session, title: str) -> None:

@@ -18,7 +18,7 @@ from aleph.accounts.models import User
 from aleph.failpoints import reach
 from aleph.problems import Conflict, IdempotencyMismatch, InvalidRequest, NotFound, Problem
 from billing import ledger
-from chat import catalogue, prompts, replies, sessions
+from chat import branches, catalogue, prompts, replies, sessions
 from chat.catalogue import Offer
 from chat.models import Message, Session
 
@@ -45,6 +45,10 @@ class ModelUnavailable(Problem):
 
 class PriceChanged(Conflict):
     text = _("The price of this model has just changed. Look at what it can cost now, and try again.")
+
+
+class NothingToGoOn(InvalidRequest):
+    text = _("This reply has nothing to go on with.")
 
 
 class StillWriting(Conflict):
@@ -90,23 +94,40 @@ def start(
     model_slug: str | None,
     turn: str,
     terms: str | None = None,
+    parent: str | None = None,
 ) -> Turn:
     """Admit a message and queue its reply. Without a session a new one begins; `model_slug` None keeps the session's
-    model (for a new session: the free tier). `terms` are the `ChatModel.terms` that the sender was shown.
+    model (for a new session: the free tier). `terms` are the `ChatModel.terms` that the sender was shown. `parent` is the
+    id of the reply that the message is said to, None for the session's newest; where something was said to it already,
+    the message begins another branch.
 
     Raises `EmptyText`, `TextTooLong`, `UnknownModel`, `ModelUnavailable`, `PriceChanged`, `StillWriting`, `ledger.Insufficient`,
-    `ledger.Frozen`, `sessions.TooManyOpen`. Nothing is written then. A known `turn` gives the first answer again; with other words it
-    is an `IdempotencyMismatch`.
+    `ledger.Frozen`, `sessions.TooManyOpen`, and `NotFound` for a parent that is no reply of this session. Nothing is written
+    then. A known `turn` gives the first answer again; with other words it is an `IdempotencyMismatch`.
     """
-    said = text.replace("\x00", "").strip()
-    admitted = _admitted_once(user, turn, lambda: _start(user, session, said, model_slug, turn, terms))
-    if (
-        admitted.message.content != said
-        or (session is not None and admitted.session.pk != session.pk)
-        or (model_slug and admitted.reply.model is not None and admitted.reply.model.slug != model_slug)
-    ):
-        raise IdempotencyMismatch
-    return admitted
+    said = _cleaned(text)
+    admitted = _admitted_once(
+        user, turn, lambda: _start(user, session, said, model_slug, turn, terms, parent)
+    )
+    return _as_asked(admitted, said, session, model_slug, parent)
+
+
+def edit(
+    *,
+    user: User,
+    message_id: str,
+    text: str,
+    turn: str,
+    model_slug: str | None = None,
+    terms: str | None = None,
+) -> Turn:
+    """Say something else in the place of the user's message `message_id`, which stays as a branch. Raises as `start`."""
+    old = sessions.message(user, message_id)
+    said, parent = _cleaned(text), old.parent_id or branches.FIRST
+    admitted = _admitted_once(
+        user, turn, lambda: _start(user, old.session, said, model_slug, turn, terms, parent)
+    )
+    return _as_asked(admitted, said, old.session, model_slug, parent)
 
 
 def retry(
@@ -114,10 +135,24 @@ def retry(
 ) -> Turn:
     """Queue another reply to the message that `reply_id` answered; the old reply stays as a branch. Raises as `start`."""
     old = sessions.reply(user, reply_id)
-    admitted = _admitted_once(user, turn, lambda: _retry(user, old, model_slug, turn, terms))
-    if admitted.message.pk != old.parent_id:
-        raise IdempotencyMismatch
-    return admitted
+    asked = old.parent
+    if asked is None:
+        raise NotFound
+    return _answer_once(user, asked, old, turn, model_slug, terms)
+
+
+def go_on(
+    *, user: User, reply_id: str, turn: str, model_slug: str | None = None, terms: str | None = None
+) -> Turn:
+    """Queue a reply that goes on where `reply_id` was cut off. It is a turn of its own, with a hold and a charge of its
+    own: for what was said, the text so far included, and for what is written from there on. Raises `NothingToGoOn`,
+    and as `start`."""
+    old = sessions.reply(user, reply_id)
+    if old.is_open:
+        raise StillWriting
+    if not old.is_cut_off:
+        raise NothingToGoOn
+    return _answer_once(user, old, old, turn, model_slug, terms)
 
 
 def stop(*, user: User, reply_id: str) -> Message:
@@ -132,18 +167,29 @@ def stop(*, user: User, reply_id: str) -> Message:
     return reply
 
 
-def quote(*, user: User, session: Session | None, text: str, model_slug: str | None) -> Quote:
-    """What `text` would cost at most. Raises `UnknownModel`, `TextTooLong`."""
+def quote(
+    *, user: User, session: Session | None, text: str, model_slug: str | None, parent: str | None = None
+) -> Quote:
+    """What `text` would cost at most, said to `parent`. Raises `UnknownModel`, `TextTooLong`, `NotFound`."""
     offer = _offer(session, model_slug)
-    draft = _draft(offer, prompts.Conversation(session.pk if session else None), text)
+    draft = _draft(offer, _conversation(session, parent), text)
     available = 0 if offer.model.is_free else ledger.balance_of(user).available
     return _quote(offer, draft, available)
 
 
-def quotes_of_retry(reply: Message, offers: Iterable[Offer], *, available: int) -> list[Quote]:
-    """What another reply in the place of `reply` would cost at most by each of the offers, where `available` tokens are
-    left; without those that cannot answer."""
-    spoken = prompts.Conversation(reply.session_id, until=reply.parent_id).path_to(reply.parent_id)
+def quote_of_edit(*, user: User, message_id: str, text: str, model_slug: str | None) -> Quote:
+    """What `text` would cost at most in the place of the user's message. Raises as `quote`."""
+    old = sessions.message(user, message_id)
+    parent = old.parent_id or branches.FIRST
+    return quote(user=user, session=old.session, text=text, model_slug=model_slug, parent=parent)
+
+
+def quotes_of_answers(
+    conversation: prompts.Conversation, parent: str | None, offers: Iterable[Offer], *, available: int
+) -> list[Quote]:
+    """What an answer to the message `parent` would cost at most by each of the offers (where it is a reply: its rest),
+    where `available` tokens are left; without those that cannot give one."""
+    spoken = conversation.asking(parent)
     quotes = []
     for offer in offers:
         with suppress(TextTooLong):
@@ -152,14 +198,20 @@ def quotes_of_retry(reply: Message, offers: Iterable[Offer], *, available: int) 
 
 
 def _start(
-    user: User, session: Session | None, text: str, model_slug: str | None, turn: str, terms: str | None
+    user: User,
+    session: Session | None,
+    text: str,
+    model_slug: str | None,
+    turn: str,
+    terms: str | None,
+    parent: str | None,
 ) -> Turn:
     if not text:
         raise EmptyText
     offer = _agreed(_available(_offer(session, model_slug)), terms)
-    conversation = prompts.Conversation(session.pk if session else None)
+    conversation = _conversation(session, parent)
     tip = conversation.tip
-    if tip is not None and tip.is_open:
+    if conversation.writing is not None:
         raise StillWriting
     draft = _draft(offer, conversation, text)
     chosen = offer.model if model_slug else (session.model if session else None)
@@ -181,21 +233,48 @@ def _start(
     return Turn(session, message, reply)
 
 
-def _retry(user: User, old: Message, model_slug: str | None, turn: str, terms: str | None) -> Turn:
-    if Message.objects.filter(session=old.session, state__in=Message.OPEN).exists():
+def _as_asked(
+    admitted: Turn, said: str, session: Session | None, model_slug: str | None, parent: str | None
+) -> Turn:
+    if (
+        admitted.message.content != said
+        or (session is not None and admitted.session.pk != session.pk)
+        or (model_slug and admitted.reply.model is not None and admitted.reply.model.slug != model_slug)
+        or (parent is not None and (admitted.message.parent_id or branches.FIRST) != parent)
+    ):
+        raise IdempotencyMismatch
+    return admitted
+
+
+def _answer_once(
+    user: User, asked: Message, old: Message, turn: str, model_slug: str | None, terms: str | None
+) -> Turn:
+    """Another answer to `asked`, by default by the model of `old`."""
+    slug = model_slug or (old.model.slug if old.model else None)
+
+    def answer() -> Turn:
+        return _answer(old.session, asked, slug, turn, terms, is_chosen=bool(model_slug))
+
+    admitted = _admitted_once(user, turn, answer)
+    if admitted.message.pk != asked.pk:
+        raise IdempotencyMismatch
+    return admitted
+
+
+def _answer(
+    session: Session, asked: Message, model_slug: str | None, turn: str, terms: str | None, *, is_chosen: bool
+) -> Turn:
+    conversation = prompts.Conversation(session.pk, tip=asked.pk)
+    if conversation.writing is not None:
         raise StillWriting
-    session, message = old.session, old.parent
-    if message is None:
-        raise NotFound
-    offer = _available(_offer(session, model_slug or (old.model.slug if old.model else None)))
-    offer = _agreed(offer, terms)
-    draft = _fit(offer, prompts.Conversation(session.pk, until=message.pk).path_to(message.pk))
+    offer = _agreed(_available(_offer(session, model_slug)), terms)
+    draft = _fit(offer, conversation.asking(asked.pk))
     with transaction.atomic():
-        reply = _reply(ids.new("msg"), message, offer, draft, turn)
+        reply = _reply(ids.new("msg"), asked, offer, draft, turn)
         reply.save(force_insert=True)
-        sessions.touch(session, messages=1, model=offer.model if model_slug else session.model)
+        sessions.touch(session, messages=1, model=offer.model if is_chosen else session.model)
         _ring_on_commit(reply)
-    return Turn(session, message, reply)
+    return Turn(session, asked, reply)
 
 
 def _reply(reply_id: str, message: Message, offer: Offer, draft: prompts.Draft, turn: str) -> Message:
@@ -299,11 +378,26 @@ def _agreed(offer: Offer, terms: str | None) -> Offer:
     return offer
 
 
+def _cleaned(text: str) -> str:
+    return text.replace("\x00", "").strip()
+
+
+def _conversation(session: Session | None, parent: str | None) -> prompts.Conversation:
+    """What a message is said to: the branch that ends in the reply `parent`, None for the session's newest."""
+    is_given = parent is not None and parent != branches.FIRST
+    if is_given and (session is None or not ids.is_one(parent or "", "msg")):
+        raise NotFound
+    conversation = prompts.Conversation(session.pk if session else None, tip=parent)
+    if is_given and (conversation.tip is None or not conversation.tip.is_reply):
+        raise NotFound
+    return conversation
+
+
 def _draft(offer: Offer, conversation: prompts.Conversation, text: str) -> prompts.Draft:
     if len(text) > MAX_TEXT:
         raise TextTooLong
     tip = conversation.tip
-    return _fit(offer, [*conversation.path_to(tip.pk if tip else None), ("user", text)])
+    return _fit(offer, [*conversation.upto(tip.pk if tip else None), ("user", text)])
 
 
 def _fit(offer: Offer, conversation: list[prompts.Spoken]) -> prompts.Draft:

@@ -4,8 +4,8 @@ By htmx the answer is a fragment; without JavaScript the same forms post, and th
 page. Nothing that somebody typed is lost by an error: by htmx it stays where it stands, else it is drawn again.
 """
 
-from collections.abc import AsyncIterable, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -21,15 +21,28 @@ from django.utils.formats import number_format
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from django.utils.translation import pgettext
+from django_htmx.http import replace_url, reswap, retarget
 
 from aleph import rates
 from aleph.problems import IdempotencyMismatch, NotFound, Problem, RateLimited, noting_delay
 from billing import ledger
 from billing import purchases as shop
-from chat import checkout, live, picker, receipts, search, sessions, turns, viewers
+from chat import (
+    branches,
+    catalogue,
+    checkout,
+    entries,
+    live,
+    picker,
+    receipts,
+    search,
+    sessions,
+    turns,
+    viewers,
+)
 from chat.models import Message, Session
 from chat.pages import Request, fragment, moved, page
-from chat.turns import Turn
+from chat.turns import Quote, Turn
 
 EVENT_STREAM = {
     "Content-Type": "text/event-stream",
@@ -44,20 +57,24 @@ MODEL_COOKIE = "model"
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What the composer sends: the text, the model to answer it (None: as before), the id of the turn, and the terms
-    that it showed (None: it showed none)."""
+    """What the composer sends: the text, the model to answer it (None: as before), the id of the turn, the terms that it
+    showed (None: it showed none), and the reply that it stood below (None: the newest). `edited` is the message in the
+    place of which this is said."""
 
     text: str
     model: str | None
     turn: str
     terms: str | None
+    parent: str | None
+    edited: str | None
 
     @classmethod
     def of(cls, request: Request) -> "Said":
         post = request.POST
-        return cls(
-            post.get("text", ""), post.get("model") or None, post.get("turn", ""), post.get("terms") or None
+        model, terms, parent, edited = (
+            post.get(name) or None for name in ("model", "terms", "parent", "edited")
         )
+        return cls(post.get("text", ""), model, post.get("turn", ""), terms, parent, edited)
 
 
 @page("GET")
@@ -67,15 +84,17 @@ def home(request: Request) -> HttpResponse:
 
 @page("GET", "POST")
 def session(request: Request, session_id: str) -> HttpResponse:
-    """POST draws the page again with what stands in the composer: so one looks again without JavaScript."""
+    """The branch that `at` stands on; by htmx another one in the place of the one that is shown. POST draws the page again
+    with what stands in the composer: so one looks again without JavaScript."""
     if request.method == "POST":
         return _drawn_again(request, session_id, Said.of(request))
     found = sessions.get(request.user, session_id)
-    before = request.GET.get("before")
+    at, before = (request.GET.get(name) or None for name in ("at", "before"))
     if before and request.htmx:
-        thread = sessions.thread(found, before=before)
-        return render(request, "chat/_thread.html", {"session": found, "thread": thread})
-    return _session(request, found, before=before)
+        return render(request, "chat/_thread.html", _thread(found, at=at, before=before))
+    if request.htmx and request.htmx.target == "thread":
+        return render(request, "chat/_branch.html", _thread(found, at=at))
+    return _session(request, found, at=at, before=before)
 
 
 @page("POST")
@@ -114,22 +133,32 @@ def purchases(request: Request) -> HttpResponse:
     return _send(request, found, said)
 
 
-@page("POST")
-def retries(request: Request, reply_id: str) -> HttpResponse:
-    said = Said.of(request)
+@page("GET", "POST")
+def edits(request: Request, message_id: str) -> HttpResponse:
+    """GET shows a message of one's own to be said otherwise, POST says it."""
+    if request.method != "POST":
+        message = sessions.message(request.user, message_id)
+        return _edit(request, message, text=message.content, model=request.GET.get("model") or None)
+    said = replace(Said.of(request), edited=message_id)
     try:
-        rates.take(request, "message")
-        turn = turns.retry(
-            user=request.user, reply_id=reply_id, turn=said.turn, model_slug=said.model, terms=said.terms
-        )
+        found = sessions.message(request.user, message_id).session
     except NotFound:
-        raise
-    except Problem as problem:
-        old = sessions.reply(request.user, reply_id)
-        return noting_delay(_not_sent(request, problem, old.session, said, retried=old), problem)
-    if request.htmx:
-        return render(request, "chat/_turn.html", {"turn": turn, "is_retry": True})
-    return moved(request, _place_of(turn))
+        return _gone(request, said)
+    return _send(request, found, said)
+
+
+@page("GET", "POST")
+def retries(request: Request, reply_id: str) -> HttpResponse:
+    """GET shows what another reply in the place of this one can cost, POST asks for it."""
+    if request.method != "POST":
+        return _regenerate(request, sessions.reply(request.user, reply_id))
+    return _ask_again(request, reply_id, turns.retry)
+
+
+@page("POST")
+def continuations(request: Request, reply_id: str) -> HttpResponse:
+    """The rest of a reply that was cut off."""
+    return _ask_again(request, reply_id, turns.go_on)
 
 
 @page("POST")
@@ -156,7 +185,7 @@ def estimates(request: Request) -> HttpResponse:
     given = request.POST.get("session")
     try:
         found = sessions.get(request.user, given) if given else None
-        quote = turns.quote(user=request.user, session=found, text=said.text, model_slug=said.model)
+        quote = _quote(request, found, said)
     except NotFound:
         return render(request, "chat/_estimate.html", {"problem": _("This chat was deleted.")})
     except Problem as problem:
@@ -175,7 +204,8 @@ def stream(request: HttpRequest, reply_id: str) -> HttpResponseBase:
         return HttpResponse(status=404)
     try:
         reply = sessions.reply(request.user, reply_id)
-        events: AsyncIterable[str] = live.page_events(reply, request=request)
+        earlier = branches.before_in_text(reply)
+        events: AsyncIterable[str] = live.page_events(reply, request=request, goes_on_from=earlier)
         if reply.is_open:
             seat = viewers.admit(request)
             events = viewers.Watched(seat, reply.pk, events, farewell=partial(_farewell, reply))
@@ -195,9 +225,10 @@ def receipt(request: Request, reply_id: str) -> HttpResponse:
 
 @page("GET")
 def text(request: Request, reply_id: str) -> HttpResponse:
-    """A reply as its model wrote it."""
+    """A reply as its model wrote it, with what it goes on from."""
     reply = sessions.reply(request.user, reply_id)
-    return HttpResponse(reply.content, content_type="text/plain; charset=utf-8")
+    whole = "".join(part.content for part in (*branches.before_in_text(reply), reply))
+    return HttpResponse(whole, content_type="text/plain; charset=utf-8")
 
 
 @page("GET", "POST")
@@ -262,24 +293,125 @@ def theme(request: HttpRequest) -> HttpResponse:
 def _send(request: Request, found: Session | None, said: Said) -> HttpResponse:
     try:
         rates.take(request, "message")
-        turn = turns.start(
-            user=request.user,
-            session=found,
-            text=said.text,
-            model_slug=said.model,
-            turn=said.turn,
-            terms=said.terms,
-        )
+        turn = _turn(request, found, said)
     except NotFound:
         return _gone(request, said)
     except Problem as problem:
         return noting_delay(_not_sent(request, problem, found, said), problem)
+    if request.htmx and said.edited:
+        return _branched(request, turn)
     if request.htmx and found is not None:
-        return render(request, "chat/_turn.html", {"turn": turn})
+        return _answered(request, turn, [turn.message, turn.reply])
     response = moved(request, _place_of(turn))
     if said.model:
         _remember_model(response, said.model)
     return response
+
+
+def _turn(request: Request, found: Session | None, said: Said) -> Turn:
+    user = request.user
+    if said.edited:
+        return turns.edit(
+            user=user,
+            message_id=said.edited,
+            text=said.text,
+            turn=said.turn,
+            model_slug=said.model,
+            terms=said.terms,
+        )
+    return turns.start(
+        user=user,
+        session=found,
+        text=said.text,
+        model_slug=said.model,
+        turn=said.turn,
+        terms=said.terms,
+        parent=said.parent,
+    )
+
+
+def _quote(request: Request, found: Session | None, said: Said) -> Quote:
+    user, text, slug = request.user, said.text, said.model
+    if said.edited:
+        return turns.quote_of_edit(user=user, message_id=said.edited, text=text, model_slug=slug)
+    return turns.quote(user=user, session=found, text=text, model_slug=slug, parent=said.parent)
+
+
+def _ask_again(request: Request, reply_id: str, act: Callable[..., Turn]) -> HttpResponse:
+    """Ask for another reply, or for the rest of one (`act`). What is asked for under the reply that a thread ends with takes
+    that one's place; from the menu of any reply, whose place is the thread, the whole branch is drawn."""
+    said = Said.of(request)
+    is_of_menu = bool(request.htmx) and request.htmx.target == "thread"
+    try:
+        rates.take(request, "message")
+        turn = act(
+            user=request.user, reply_id=reply_id, turn=said.turn, model_slug=said.model, terms=said.terms
+        )
+    except NotFound:
+        raise
+    except Problem as problem:
+        old = sessions.reply(request.user, reply_id)
+        if is_of_menu:
+            return noting_delay(_regenerate(request, old, problem), problem)
+        return noting_delay(_not_sent(request, problem, old.session, said, retried=old), problem)
+    if not request.htmx:
+        return moved(request, _place_of(turn))
+    if is_of_menu:
+        return _branched(request, turn)
+    return _answered(request, turn, [*branches.before_in_text(turn.reply), turn.reply])
+
+
+def _answered(request: Request, turn: Turn, messages: Sequence[Message]) -> HttpResponse:
+    """What the thread gains by a turn, and everything else on the page that it changes."""
+    return _at_newest(
+        request, render(request, "chat/_turn.html", {"turn": turn, "entries": entries.of(messages)})
+    )
+
+
+def _branched(request: Request, turn: Turn) -> HttpResponse:
+    """The branch that a turn began, in the place of the one that is shown."""
+    context = {"turn": turn, **_thread(turn.session, at=turn.reply.pk)}
+    response = _at_newest(request, render(request, "chat/_turn.html", context))
+    return reswap(retarget(response, "#thread"), "innerHTML")
+
+
+def _at_newest(request: Request, response: HttpResponse) -> HttpResponse:
+    """The page shows the newest branch from now on, and so it does when it is reloaded."""
+    path, query, _rest = (request.htmx.current_url_abs_path or "").partition("?")
+    return replace_url(response, path) if query else response
+
+
+def _edit(
+    request: Request,
+    message: Message,
+    *,
+    text: str,
+    model: str | None = None,
+    status: int = 200,
+    **context: Any,
+) -> HttpResponse:
+    context |= {"message": message, "session": message.session, "text": text}
+    try:
+        context["quote"] = turns.quote_of_edit(
+            user=request.user, message_id=message.pk, text=text, model_slug=model
+        )
+    except Problem as problem:
+        context["problem"] = problem.message
+    if request.htmx:
+        return fragment(request, "chat/_edit.html", context, into=f"#{message.pk}-edit", status=status)
+    return render(request, "chat/edit.html", context, status=status)
+
+
+def _regenerate(request: Request, reply: Message, problem: Problem | None = None) -> HttpResponse:
+    available = ledger.balance_of(request.user).available
+    quotes = picker.others(reply, catalogue.offers(), available=available)
+    context = {"reply": reply, "quotes": quotes, "problem": problem}
+    status = problem.status if problem else 200
+    if request.htmx:
+        return fragment(
+            request, "chat/_regenerate.html", context, into=f"#regenerate-{reply.pk}", status=status
+        )
+    return render(request, "chat/regenerate.html", context, status=status)
 
 
 def _drawn_again(request: Request, session_id: str, said: Said) -> HttpResponse:
@@ -287,11 +419,16 @@ def _drawn_again(request: Request, session_id: str, said: Said) -> HttpResponse:
         found = sessions.get(request.user, session_id)
     except NotFound:
         return _gone(request, said)
-    return _session(request, found, text=said.text, model=said.model)
+    return _session(request, found, at=said.parent, text=said.text, model=said.model)
 
 
 def _gone(request: Request, said: Said) -> HttpResponse:
     """The chat that a message was for was deleted, maybe in another tab. The text is kept, and can begin a new chat."""
+    if request.htmx and said.edited:
+        context = {"text": _("This chat was deleted."), "reason": _("Your text is kept.")}
+        return fragment(
+            request, "chat/_notice.html", context, into=f"#{said.edited}-notice", status=NotFound.status
+        )
     if request.htmx:
         return fragment(request, "chat/_gone.html", {}, into=NOTICE, status=NotFound.status)
     return _home(
@@ -328,11 +465,19 @@ def _not_sent(
             context |= {
                 "text": context["notice"],
                 "retried": retried,
-                "needs_fresh_turn": isinstance(problem, IdempotencyMismatch),
+                "needs_fresh_turn": isinstance(problem, IdempotencyMismatch) and not said.edited,
+                "tip_id": said.parent,
             }
-            return fragment(request, "chat/_notice.html", context, into=NOTICE, status=problem.status)
+            place = f"#{said.edited}-notice" if said.edited else NOTICE
+            return fragment(request, "chat/_notice.html", context, into=place, status=problem.status)
+    if said.edited:
+        message = sessions.message(request.user, said.edited)
+        return _edit(request, message, text=said.text, model=said.model, status=problem.status, **context)
     if found is not None:
-        return _session(request, found, text=said.text, model=said.model, status=problem.status, **context)
+        at = retried.pk if retried else said.parent
+        return _session(
+            request, found, at=at, text=said.text, model=said.model, status=problem.status, **context
+        )
     return _home(request, text=said.text, model=said.model, status=problem.status, **context)
 
 
@@ -372,6 +517,7 @@ def _session(
     request: Request,
     found: Session,
     *,
+    at: str | None = None,
     before: str | None = None,
     text: str = "",
     model: str | None = None,
@@ -379,13 +525,25 @@ def _session(
     **context: Any,
 ) -> HttpResponse:
     context |= {
-        "session": found,
-        "thread": sessions.thread(found, before=before),
+        **_thread(found, at=at, before=before),
         "is_earlier": bool(before),
         "text": text,
         "picker": picker.of(model or (found.model.slug if found.model else None)),
     }
     return render(request, "chat/session.html", context, status=status)
+
+
+def _thread(found: Session, *, at: str | None = None, before: str | None = None) -> dict[str, Any]:
+    """What the thread is drawn from: one stretch of a branch, and the end of the branch, which is gone on from."""
+    thread = sessions.thread(found, at=at, before=before).from_question()
+    end = thread.tip.pk if thread.tip else sessions.end_of(found, at=at) if before else None
+    return {
+        "session": found,
+        "thread": thread,
+        "entries": entries.of(thread.messages),
+        "tip_id": end,
+        "at": at,
+    }
 
 
 def _dialog(request: Request, template: str, context: dict[str, Any], status: int = 200) -> HttpResponse:

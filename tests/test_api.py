@@ -228,6 +228,7 @@ class TestSessions:
         said, reply = found["messages"]
         assert said == {
             "id": turn.message.pk,
+            "parentId": None,
             "role": "user",
             "content": "Jelaskan tentang JWT",
             "tokensUsed": 0,
@@ -235,6 +236,7 @@ class TestSessions:
         }
         assert reply == {
             "id": turn.reply.pk,
+            "parentId": turn.message.pk,
             "role": "assistant",
             "content": "",
             "tokensUsed": 0,

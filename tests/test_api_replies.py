@@ -58,6 +58,7 @@ def test_a_message_is_answered_with_the_whole_reply(program: Visitor, alice: Use
         "success": True,
         "data": {
             "messageId": reply.pk,
+            "parentId": reply.parent_id,
             "content": "word1 word2 word3 word4 word5 ",
             "tokensUsed": reply.tokens_used,
             "remainingBalance": 10_500 - reply.tokens_used,

@@ -409,7 +409,7 @@ def test_another_try_says_before_the_click_what_it_costs_at_most(simulator: obje
     alice = people.alice()
     simulated_model("sim-words-5")
     reply = told(alice, script="sim-error-503")
-    again, instead = picker.tries(reply, catalogue.offers(), available=10_500)
+    again, instead = picker.tries(reply, catalogue.offers(), available=10_500).again
     page = words(signed_in(alice).get(page_of(reply.session)), "main")
     assert f"Retry at most {again.at_most:,} tokens" in page
     assert f"Use {instead.offer.model.name} at most {instead.at_most:,} tokens" in page
@@ -419,10 +419,10 @@ def test_another_try_says_before_the_click_what_it_costs_at_most(simulator: obje
 
 def test_another_try_says_what_it_can_cost_him_who_has_less(simulator: object) -> None:
     reply = told(people.alice(), script="sim-error-503")
-    again = picker.tries(reply, catalogue.offers(), available=10_500)[0]
+    again = picker.tries(reply, catalogue.offers(), available=10_500).again[0]
     less = again.minimum + 1
     for available, shown in ((less, less), (again.minimum - 1, again.at_most)):
-        quote = picker.tries(reply, catalogue.offers(), available=available)[0]
+        quote = picker.tries(reply, catalogue.offers(), available=available).again[0]
         assert (quote.ceiling, quote.is_enough) == (shown, available == less)
 
 
@@ -466,7 +466,7 @@ def test_a_retry_at_another_price_than_was_shown_is_refused_and_shown_anew(
     assert again["terms"] == f"{model.slug}:900:900"
     assert again["turn"] != form["turn"]
     assert (
-        f"Retry at most {picker.tries(reply, catalogue.offers(), available=10_500)[0].ceiling:,} tokens"
+        f"Retry at most {picker.tries(reply, catalogue.offers(), available=10_500).again[0].ceiling:,} tokens"
         in words(answer)
     )
     assert (f'id="{reply.pk}-tries" hx-swap-oob="true"' in answer.content.decode()) is htmx

@@ -32,7 +32,10 @@ def alice(reply: Message) -> Client:
         "/chat/{}?before=1",
         "/chat/{}/title",
         "/chat/{}/deletions",
+        "/chat/{}?at=1",
         "/chat/replies/{}/receipt",
+        "/chat/replies/{}/retries",
+        "/chat/messages/{}/edits",
         "/chat/replies/{}/text",
         "/chat/replies/{}/stream",
         "/billing/packages/{}",
@@ -52,6 +55,7 @@ def test_odd_addresses_do_not_exist(alice: Client, path: str) -> None:
     [
         "/?text={}",
         "/chat/{{chat}}?before={}",
+        "/chat/{{chat}}?at={}",
         "/chat/search?q={}",
         "/chat/search?q=a&page={}",
         "/billing?cursor={}",
@@ -85,6 +89,16 @@ def test_odd_questions_break_nothing(alice: Client, reply: Message, path: str) -
         ("/chat/purchases", "key"),
         ("/chat/replies/{reply}/retries", "turn"),
         ("/chat/replies/{reply}/retries", "model"),
+        ("/chat/replies/{reply}/continuations", "turn"),
+        ("/chat/messages/{message}/edits", "turn"),
+        ("/chat/messages/{message}/edits", "model"),
+        ("/chat/{chat}/turns", "parent"),
+        ("/chat/{chat}/turns", "edited"),
+        ("/chat/{chat}", "parent"),
+        ("/chat/estimates", "parent"),
+        ("/chat/estimates", "edited"),
+        ("/chat/purchases", "parent"),
+        ("/chat/purchases", "edited"),
         ("/chat/{chat}/title", "title"),
         ("/billing/purchases", "package"),
         ("/billing/purchases", "key"),
@@ -97,7 +111,7 @@ def test_odd_questions_break_nothing(alice: Client, reply: Message, path: str) -
     ],
 )
 def test_odd_fields_break_nothing(alice: Client, reply: Message, path: str, field: str) -> None:
-    address = path.format(chat=reply.session_id, reply=reply.pk)
+    address = path.format(chat=reply.session_id, reply=reply.pk, message=reply.parent_id)
     for number, odd in enumerate((NUL, "\x00", LONG, HUGE, "-1", "🦆")):
         fields = {
             "text": "Halo",

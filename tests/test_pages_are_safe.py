@@ -104,14 +104,14 @@ class World:
         self.session = Session.objects.create(
             id=ids.new("cht"), user=alice, title=SECRET, message_count=2, last_message_at=timezone.now()
         )
-        said = Message.objects.create(
+        self.said = Message.objects.create(
             id=ids.new("msg"), session=self.session, user=alice, role="user", content=SECRET
         )
         self.reply = Message.objects.create(
             id=ids.new("msg"),
             session=self.session,
             user=alice,
-            parent=said,
+            parent=self.said,
             role="assistant",
             content=SECRET,
             turn=ids.new("trn"),
@@ -149,6 +149,8 @@ class World:
         if parameter == "object_id":
             row = self.row_of(place)
             return row.pk if row else "1"
+        if place.name == "chat:edits":
+            return self.said.pk
         assert parameter in self.samples, f"teach World a sample of {parameter!r}, for {place.name}"
         return self.samples[parameter]
 

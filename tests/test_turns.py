@@ -388,7 +388,7 @@ def test_another_reply_to_an_old_message_is_told_what_was_said_then() -> None:
     Message.objects.filter(pk=first.reply.pk).update(state="complete", content="The first answer.")
     _many_more_messages(first, prompts.HISTORY + 10)
     again = turns.retry(user=alice, reply_id=first.reply.pk, turn=ids.new("trn"))
-    said = prompts.Conversation(session.pk, until=again.reply.parent_id).path_to(again.reply.parent_id)
+    said = prompts.Conversation(session.pk, tip=again.reply.parent_id).asking(again.reply.parent_id)
     assert said == [("user", "The very first question")]
     assert again.reply.estimated_input_tokens == first.reply.estimated_input_tokens
 

@@ -173,7 +173,8 @@ def test_the_page_of_somebody_who_is_not_signed_in_any_more_is_led_to_sign_in(
     client, turn = page_of(alice), ask(alice)
     heard = ends_after(page_stream(client, turn), lambda: happens(alice, client))
     assert heard.events[-1] == "again"
-    assert f'hx-get="/chat/{turn.session.pk}" hx-trigger="load, every 5s"' in heard.text
+    address = f"/chat/{turn.session.pk}?at={turn.reply.pk}"
+    assert f'hx-get="{address}" hx-trigger="load, every 5s"' in heard.text
     if happens is not change_password:
         headers = {"HX-Request": "true", "HX-Current-URL": f"http://testserver/chat/{turn.session.pk}"}
         there = client.get(f"/chat/{turn.session.pk}", headers=headers)

@@ -33,7 +33,8 @@ WORTH_RETRYING: frozenset[Kind] = frozenset(
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """What is sent: (role, content) pairs, roles system, user and assistant; `temperature` and `top_p` None
-    where the model does not take them; `user_ref` a hashed user id, "" for none."""
+    where the model does not take them; `user_ref` a hashed user id, "" for none. `is_continuation`: the last two are an
+    answer that was cut off and the request to go on with it."""
 
     upstream_model: str
     messages: tuple[tuple[str, str], ...]
@@ -41,6 +42,7 @@ class Prompt:
     temperature: Decimal | None = None
     top_p: Decimal | None = None
     user_ref: str = ""
+    is_continuation: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,11 +71,11 @@ class Demo:
         is exact, in tokens of `count`. Raises Cancelled within 0.2 s of `call.cancel()`, ProviderError
         `timeout` after `clocks.total_s`."""
         call.request_id = f"demo-{secrets.token_hex(8)}"
-        said = sum(count(content) for _, content in prompt.messages)
+        said = _size(prompt.messages)
         written = 0
         whole = True
         due_at = started_at = monotonic()
-        for word in re.findall(r"\s*\S+", self._answer(prompt, said)):
+        for word in re.findall(r"\s*\S+", self._answer(prompt)):
             size = count(word)
             if written + size > prompt.max_output_tokens:
                 whole = False
@@ -102,8 +102,16 @@ class Demo:
         reason = "stop" if whole else "length"
         yield Finish("stop" if whole else "length", reason, MODEL, call.request_id)
 
-    def _answer(self, prompt: Prompt, said: int) -> str:
-        questions = [content for role, content in prompt.messages if role == "user"]
+    def _answer(self, prompt: Prompt) -> str:
+        if not prompt.is_continuation:
+            return self._page(prompt.messages, prompt.max_output_tokens)
+        so_far = prompt.messages[-2][1]
+        page = self._page(prompt.messages[:-2], prompt.max_output_tokens)
+        rest = page.removeprefix(so_far)
+        return rest if rest.strip() else page
+
+    def _page(self, messages: tuple[tuple[str, str], ...], cap: int) -> str:
+        questions = [content for role, content in messages if role == "user"]
         question = questions[-1] if questions else ""
         page = _PAGES["id" if looks_indonesian(question) else "en"]
         rows = "\n".join(f"| {label} | `{variable}` |" for label, variable in self._ways)
@@ -111,10 +119,14 @@ class Demo:
         return (
             page.replace("{rows}", rows)
             .replace("{variable}", variable)
-            .replace("{input}", str(said))
-            .replace("{cap}", str(prompt.max_output_tokens))
+            .replace("{input}", str(_size(messages)))
+            .replace("{cap}", str(cap))
             .replace("{question}", _quoted(question))
         )
+
+
+def _size(messages: tuple[tuple[str, str], ...]) -> int:
+    return sum(count(content) for _, content in messages)
 
 
 def count(text: str) -> int:

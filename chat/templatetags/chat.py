@@ -10,7 +10,6 @@ from django.utils.translation import get_language
 from chat import catalogue, picker, receipts
 from chat.models import Message
 from chat.render import render
-from chat.turns import Quote
 
 register = template.Library()
 
@@ -31,7 +30,7 @@ def _rendered(text: str, _language: str | None) -> SafeString:
 
 
 @register.simple_tag(takes_context=True)
-def tries_of(context: Context, reply: Message) -> list[Quote]:
-    """What may be tried in the place of a reply that did not come about, with its price. Reads the database."""
+def tries_of(context: Context, reply: Message) -> picker.Tries:
+    """What may be done about a reply that was cut off or did not come about, with its price. Reads the database."""
     offers = context["picker"].offers if "picker" in context else catalogue.offers()
     return picker.tries(reply, offers, available=context["balance"].available)

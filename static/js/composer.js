@@ -18,14 +18,55 @@ if (!field.autofocus && !touch.matches && !location.hash) field.focus({ preventS
 
 field.addEventListener('input', changed)
 field.addEventListener('keydown', event => {
-  if (event.key !== 'Enter' || event.shiftKey || event.isComposing || event.keyCode === 229) return
-  if (touch.matches && !event.ctrlKey && !event.metaKey) return
+  if (!sends(event)) return
   event.preventDefault()
   const send = form.querySelector('[data-send]:enabled')
   if (send) form.requestSubmit(send)
 })
 
+function sends(event) {
+  if (event.key !== 'Enter' || event.shiftKey || event.isComposing || event.keyCode === 229) return false
+  return !touch.matches || event.ctrlKey || event.metaKey
+}
+
+// A message that is edited keeps its draft, too, until it is sent or given up. Escape gives it up.
+
+const edited = element => element.closest?.('[data-edit]')
+const draftOf = edit => `${drafts}edit:${edit.dataset.edit}`
+
+document.addEventListener('input', event => {
+  const edit = edited(event.target)
+  if (edit) sessionStorage.setItem(draftOf(edit), edit.value)
+})
+document.addEventListener('keydown', event => {
+  const edit = edited(event.target)
+  if (!edit || event.isComposing) return
+  if (event.key === 'Escape') edit.closest('dialog').close()
+  else if (sends(event)) edit.form.requestSubmit()
+  else return
+  event.preventDefault()
+})
+document.addEventListener('close', event => {
+  const edit = event.target.querySelector?.('[data-edit]')
+  if (edit) sessionStorage.removeItem(draftOf(edit))
+}, true)
+document.addEventListener('htmx:afterSwap', event => {
+  const edit = event.detail.target?.matches?.('.message__edit') && event.detail.target.querySelector('[data-edit]')
+  if (!edit) return
+  edit.value = sessionStorage.getItem(draftOf(edit)) ?? edit.value
+  edit.focus()
+  edit.setSelectionRange(edit.value.length, edit.value.length)
+  if (edit.value !== edit.defaultValue) window.htmx?.trigger(edit, 'estimate')
+})
+document.addEventListener('htmx:afterRequest', event => {
+  const id = event.detail.requestConfig?.path.match(/\/messages\/(\w+)\/edits$/)?.[1]
+  if (id && event.detail.requestConfig.verb === 'post' && event.detail.successful) sessionStorage.removeItem(`${drafts}edit:${id}`)
+})
+
 document.addEventListener('model', estimate)
+document.addEventListener('htmx:afterSwap', event => {
+  if (field.value.trim() && event.detail.requestConfig?.elt?.matches?.('[data-branch]')) estimate()
+})
 
 document.addEventListener('click', event => {
   const prompt = event.target.closest('[data-prompt]')

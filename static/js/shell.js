@@ -88,32 +88,33 @@ document.addEventListener('keydown', event => {
   event.preventDefault()
 })
 
-// Receipts: fetched at the first opening, shown as a popover of the line that they belong to. The press that closes an
-// open popover must not open it again.
+// Popovers whose content is fetched: receipts once, prices (data-fresh) at every opening. The press that closes an open
+// popover must not open it again.
 
 let pressed = null
 document.addEventListener('pointerdown', event => {
-  const receipt = receiptOf(event.target)
-  pressed = receipt?.matches(':popover-open') ? receipt : null
+  const popover = popoverOf(openerOf(event.target))
+  pressed = popover?.matches(':popover-open') ? popover : null
 }, true)
 
 document.addEventListener('click', event => {
-  const receipt = receiptOf(event.target)
-  if (!receipt?.childElementCount || event.ctrlKey || event.metaKey) return
+  const opener = openerOf(event.target)
+  const popover = popoverOf(opener)
+  const closes = popover && popover === pressed && event.detail > 0
+  if (!popover || event.ctrlKey || event.metaKey) return
+  if (!closes && (!popover.childElementCount || 'fresh' in opener.dataset)) return
   event.preventDefault()
   event.stopPropagation()
-  if (event.detail === 0 || receipt !== pressed) receipt.showPopover()
+  if (!closes && !popover.matches(':popover-open')) popover.showPopover()
 }, true)
 
 document.addEventListener('htmx:afterSwap', event => {
   const target = event.detail.target
-  if (target?.matches?.('.receipt-pop:not(:popover-open)')) target.showPopover()
+  if (target?.matches?.('[data-fetched]:not(:popover-open)')) target.showPopover()
 })
 
-function receiptOf(element) {
-  const opener = element.closest('[data-receipt]')
-  return opener && document.getElementById(opener.dataset.receipt)
-}
+const openerOf = element => element.closest('[data-fetches]')
+const popoverOf = opener => opener && document.getElementById(opener.dataset.fetches)
 
 // Copying. What is copied is found beside the button, or fetched as the model wrote it.
 

@@ -32,8 +32,22 @@ const growth = new ResizeObserver(() => {
 growth.observe(thread)
 growth.observe(document.querySelector('.dock'))
 
+// Another version takes the place of the one that is shown: the way back to it stays where it is.
+let turned = null
+document.addEventListener('htmx:beforeSwap', event => {
+  const link = event.detail.requestConfig?.elt
+  if (link?.matches?.('[data-branch]')) turned = { id: link.id, top: link.getBoundingClientRect().top }
+})
+document.addEventListener('htmx:afterSwap', event => {
+  if (!turned || event.detail.target !== thread) return
+  following = false
+  const link = document.getElementById(turned.id)
+  if (link) scrollBy({ top: link.getBoundingClientRect().top - turned.top, behavior: 'instant' })
+})
+
 // One's own message is always followed.
 new MutationObserver(changes => {
+  if (turned) return void (turned = null)
   const added = changes.flatMap(change => [...change.addedNodes])
   const isOwn = node => node.matches?.('.message--user') && node.nextElementSibling === thread.lastElementChild
   if (!added.some(isOwn)) return
