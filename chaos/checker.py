@@ -104,7 +104,7 @@ class Checker(threading.Thread):
             self._report("the runner", [(f"the checker fell over: {problem!r}",)])
         self._listen()
         took_s = time.monotonic() - began
-        self.measures.snapshot.note(took_s, self._now())
+        self.measures.snapshot.note(took_s, self.now())
         return took_s
 
     def open_replies(self) -> int:
@@ -133,7 +133,7 @@ class Checker(threading.Thread):
         for complaint in fresh:
             self._report(complaint.rule, [(complaint.text,)])
 
-    def _now(self) -> str:
+    def now(self) -> str:
         return f"{time.time() - self.began_at:.0f} s after the beginning"
 
     def _measure(self, look: Look) -> None:
@@ -144,7 +144,7 @@ class Checker(threading.Thread):
         )
         self.open_now = len(rows)
         for reply, state, hold, rung_s, unleased_s in rows:
-            where = f"{reply}, {self._now()}"
+            where = f"{reply}, {self.now()}"
             if state == "queued":
                 self.measures.bell.note(min(float(rung_s), since_back), where)
             if hold:
@@ -168,7 +168,7 @@ class Checker(threading.Thread):
         for silence in fresh:
             claimed_at = now - float(ages[silence.reply]) if silence.reply in ages else 0.0
             since = max(silence.since, claimed_at if claimed_at < silence.until else 0.0)
-            self.measures.outcome.note(silence.until - since, f"{silence.reply}, {self._now()}")
+            self.measures.outcome.note(silence.until - since, f"{silence.reply}, {self.now()}")
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from typing import Any
 
 from chaos.audit import audit
 from chaos.checker import Checker, snapshot
+from chaos.load import Load
 from chaos.memory import Memory
 from chaos.plan import Fault, plan
 from chaos.probe import Probe
@@ -97,7 +98,9 @@ class Run:
             self.cast = json.loads(said.splitlines()[-1])
             self.servers.start_product()
             self.send_people_in(poor)
+            load = Load(self.servers.pids)
             self.go_wrong()
+            self.result.others = load.of_others(self.servers.pids)
             self.settle()
             self.sum_up()
         finally:
@@ -188,7 +191,7 @@ class Run:
         if self._away:
             return
         probe = Probe(
-            Outage(name),
+            Outage(name, self.checker.now()),
             self.cast["prober"],
             model=self.cast["models"]["good"][2],
             url=self.servers.url,

@@ -121,6 +121,10 @@ class Servers:
         return f"http://{HOST}:{self.provider_port}"
 
     @property
+    def pids(self) -> list[int]:
+        return [server.process.pid for server in self.all.values() if server.process is not None]
+
+    @property
     def environment(self) -> dict[str, str]:
         """What the processes of the product are told. Nothing of the caller's settings gets in."""
         return {

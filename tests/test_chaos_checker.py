@@ -257,15 +257,19 @@ def test_a_database_that_is_away_is_missed_and_not_a_violation() -> None:
 
 
 def test_a_broken_promise_or_a_violation_makes_a_bad_run() -> None:
+    """On a machine that others use, times are told and not judged."""
     late = Found(seed=1, database="sqlite", seconds=1, measures=Measures(bell=Longest(16.0, "msg_x")))
     assert "16.0 s at most (promised 15 s) **BROKEN** (msg_x)" in table(late)
     runs = [
         Found(seed=1, database="sqlite", seconds=1),
         late,
-        Found(seed=1, database="sqlite", seconds=1, outages=[Outage("redis", 0.1, 10.5)]),
+        Found(seed=1, database="sqlite", seconds=1, outages=[Outage("redis", "", 0.1, 10.5)]),
         Found(seed=1, database="sqlite", seconds=1, violations=[Violation("I1", 1.0, ("a row",))]),
     ]
     assert [run.is_good for run in runs] == [True, False, False, False]
+    for run in runs:
+        run.others = 0.5
+    assert [run.is_good for run in runs] == [True, True, True, False]
 
 
 def test_a_seed_names_its_plan() -> None:
