@@ -270,6 +270,7 @@ def test_without_keys_only_the_demo_is_connected() -> None:
 def test_each_provider_names_what_would_connect_it() -> None:
     assert {name: providers.missing(name) for name in providers.LABELS} == {
         "openai": ("OPENAI_API_KEY",),
+        "anthropic": ("ANTHROPIC_API_KEY",),
         "gemini": ("GEMINI_API_KEY",),
         "deepseek": ("DEEPSEEK_API_KEY",),
         "huggingface": ("HUGGINGFACE_API_KEY",),

@@ -1,13 +1,15 @@
 """The providers Aleph can talk to, and which of them this installation has connected. Knows no settings:
 whoever starts the process hands over the environment."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
-from typing import Protocol
 from urllib.parse import urlsplit
 
+from chat.providers import anthropic
+from chat.providers.anthropic import Anthropic
 from chat.providers.base import Provider
 from chat.providers.demo import Demo
 from chat.providers.gemini import Gemini
@@ -20,24 +22,19 @@ class ConfigurationError(ValueError):
     """An environment value that cannot work. Names the variable, never a key."""
 
 
-class Adapter(Protocol):
-    """Makes the provider of one address; `api_key` "" for none."""
-
-    def __call__(self, *, name: str, base_url: str, api_key: str) -> Provider: ...
-
-
 @dataclass(frozen=True, slots=True)
 class ProviderSpec:
     """One provider: the variables that connect it, and the `adapter` that speaks its protocol. `key_variable`
     "" means that it takes no key and is connected by its address. `base_path` is appended to an address that
-    has no path."""
+    has no path. `version_variable`: what pins another version of the API, a date, "" where it has none."""
 
     label: str
     key_variable: str
     url_variable: str
     default_base_url: str
-    adapter: Adapter
+    adapter: Callable[..., Provider]
     base_path: str = ""
+    version_variable: str = ""
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -56,6 +53,14 @@ REGISTRY: dict[str, ProviderSpec] = {
                 output_cap="max_completion_tokens", include_obfuscation=False, user_field="safety_identifier"
             ),
         ),
+    ),
+    "anthropic": ProviderSpec(
+        label="Anthropic",
+        key_variable="ANTHROPIC_API_KEY",
+        url_variable="ANTHROPIC_BASE_URL",
+        default_base_url="https://api.anthropic.com",
+        adapter=Anthropic,
+        version_variable="ANTHROPIC_VERSION",
     ),
     "gemini": ProviderSpec(
         label="Google Gemini",
@@ -96,11 +101,13 @@ LABELS: dict[str, str] = {**{name: spec.label for name, spec in REGISTRY.items()
 
 def configure(env: Mapping[str, str]) -> dict[str, Provider]:
     """The connected providers by name; "demo" is always among them. Empty values count as not set. Raises
-    ConfigurationError for an address, key or speed that cannot work."""
+    ConfigurationError for an address, key, version or speed that cannot work."""
     connected: dict[str, Provider] = {}
     for name, spec in REGISTRY.items():
         if all(env.get(variable, "").strip() for variable in spec.required):
-            connected[name] = spec.adapter(name=name, base_url=_base_url(spec, env), api_key=_key(spec, env))
+            connected[name] = spec.adapter(
+                name=name, base_url=_base_url(spec, env), api_key=_key(spec, env), **_version(spec, env)
+            )
     ways = tuple((spec.label, spec.required[0]) for spec in REGISTRY.values())
     connected["demo"] = Demo(words_per_second=_demo_speed(env), ways_to_connect=ways)
     return connected
@@ -135,6 +142,13 @@ def _base_url(spec: ProviderSpec, env: Mapping[str, str]) -> str:
             f"{spec.url_variable} would send the key unencrypted over the internet: use https"
         )
     return url if parts.path else url + spec.base_path
+
+
+def _version(spec: ProviderSpec, env: Mapping[str, str]) -> dict[str, str]:
+    version = env.get(spec.version_variable, "").strip() if spec.version_variable else ""
+    if version and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", version, re.ASCII):
+        raise ConfigurationError(f"{spec.version_variable} is not a date like {anthropic.VERSION}")
+    return {"version": version} if version else {}
 
 
 def _in_the_house(host: str) -> bool:
