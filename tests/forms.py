@@ -8,7 +8,7 @@ Answer = Any
 
 
 class Form(HTMLParser):
-    """The fields of the form that posts to `action` (or, without one, of the only form with `id`)."""
+    """The fields of the first form that posts to `action` (or, without one, of the only form with `id`)."""
 
     def __init__(self, wanted: dict[str, str]) -> None:
         super().__init__()
@@ -21,8 +21,9 @@ class Form(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
         if tag == "form":
-            self.inside = all(given.get(name) == value for name, value in self.wanted.items())
-            self.found = self.found or self.inside
+            is_wanted = all(given.get(name) == value for name, value in self.wanted.items())
+            self.inside = is_wanted and not self.found
+            self.found = self.found or is_wanted
         elif self.inside:
             self.note(tag, given)
 

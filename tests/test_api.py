@@ -281,6 +281,26 @@ class TestSessions:
             page = program.data("GET", f"/sessions/{turn.session.pk}?limit=2&cursor={page['earlierCursor']}")
         assert [message["content"] for message in read] == ["One", "Yes.", "Two", "Yes.", "Three", ""]
 
+    def test_a_message_that_is_not_in_a_session_has_no_branch_there(self) -> None:
+        alice = people.alice()
+        turn, other, foreign = ask(alice), ask(alice), ask(people.carol(), rate=0)
+        turns.stop(user=alice, reply_id=turn.reply.pk)
+        program = Program(alice)
+        path = f"/sessions/{turn.session.pk}"
+        for reply in (other.reply.pk, foreign.reply.pk, ids.new("msg")):
+            assert program.refused("GET", f"{path}?at={reply}") == (404, "NOT_FOUND")
+            body = {"content": "Halo", "parentId": reply}
+            assert program.refused("POST", f"{path}/messages", body) == (404, "NOT_FOUND")
+        body = {"content": "Halo", "parentId": turn.message.pk}
+        assert program.refused("POST", f"{path}/messages", body) == (404, "NOT_FOUND")
+        for odd in ("", None, 7, "x" * 50):
+            body = {"content": "Halo", "parentId": odd}
+            assert program.refused("POST", f"{path}/messages", body) in [
+                (400, "INVALID_REQUEST"),
+                (404, "NOT_FOUND"),
+            ]
+        assert Message.objects.filter(session=turn.session).count() == 2
+
     @pytest.mark.parametrize(
         "query",
         [

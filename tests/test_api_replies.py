@@ -218,3 +218,32 @@ def test_many_wait_for_whole_replies_at_once(product: Product) -> None:
         name, said = list(events_of(answer))[-1]
         assert (name, said["data"]["state"]) == ("done", "complete")
         answer.close()
+
+
+def test_a_message_to_an_earlier_reply_begins_a_branch(program: Visitor, alice: User) -> None:
+    session = session_of(program, "sim-echo")
+    say = f"{session}/messages"
+    first = program.post(say, json={"content": "The beginning"}).json()["data"]
+    left = program.post(say, json={"content": "To the left"}).json()["data"]
+    body = {"content": "To the right", "parentId": first["messageId"]}
+    right = program.post(say, json=body).json()["data"]
+
+    def told(**query: str) -> list[tuple[str, str | None]]:
+        found = program.get(session, params=query).json()["data"]["messages"]
+        return [(message["content"], message["parentId"]) for message in found]
+
+    beginning = [("The beginning", None), ("The beginning", first["parentId"])]
+    assert told() == [
+        *beginning,
+        ("To the right", first["messageId"]),
+        ("To the right", right["parentId"]),
+    ]
+    assert told(at=left["messageId"]) == [
+        *beginning,
+        ("To the left", first["messageId"]),
+        ("To the left", left["parentId"]),
+    ]
+    again = program.post(say, json=body, headers={"Idempotency-Key": "once"}).json()["data"]
+    assert program.post(say, json=body, headers={"Idempotency-Key": "once"}).json()["data"] == again
+    other = {**body, "parentId": left["messageId"]}
+    assert program.post(say, json=other, headers={"Idempotency-Key": "once"}).status_code == 422

@@ -569,7 +569,7 @@ def test_the_stream_of_a_finished_reply_ends_at_once_with_all_that_changed(simul
     answer = signed_in(alice).get(f"/chat/replies/{reply.pk}/stream")
     assert answer.headers["Content-Type"] == "text/event-stream"
     assert (answer.headers["Cache-Control"], answer.headers["X-Accel-Buffering"]) == ("no-cache", "no")
-    events = async_to_sync(_all_of)(answer)
+    events = async_to_sync(all_of)(answer)
     assert re.findall(r"^event: (\w+)$", events, re.MULTILINE) == ["done"]
     assert f'id="{reply.pk}" data-state="complete"' in events
     assert f"Used {reply.tokens_used} token" in events
@@ -577,7 +577,7 @@ def test_the_stream_of_a_finished_reply_ends_at_once_with_all_that_changed(simul
     assert re.search(r'id="balance"[^>]* hx-swap-oob="true"', events)
 
 
-async def _all_of(answer: Answer) -> str:
+async def all_of(answer: Answer) -> str:
     return b"".join([part async for part in answer.streaming_content]).decode()
 
 

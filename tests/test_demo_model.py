@@ -41,6 +41,23 @@ def test_the_demo_quotes_briefly_and_as_plain_text(aleph_demo: Provider) -> None
     assert len(quote) < 150
 
 
+def test_the_demo_goes_on_where_it_was_cut_off(aleph_demo: Provider) -> None:
+    asked = prompt("aleph-demo", "What can you do?")
+    whole = ask(aleph_demo, asked).text
+    for cut in (40, 300, len(whole) - 30):
+        so_far = (*asked.messages, ("assistant", whole[:cut]), ("user", "Go on"))
+        rest = ask(aleph_demo, prompt("aleph-demo", messages=so_far, is_continuation=True)).text
+        assert whole[:cut] + rest == whole
+
+
+def test_the_demo_that_cannot_go_on_begins_anew(aleph_demo: Provider) -> None:
+    asked = prompt("aleph-demo", "What can you do?").messages
+    for so_far in ("Something else", ask(aleph_demo, prompt("aleph-demo", "What can you do?")).text):
+        messages = (*asked, ("assistant", so_far), ("user", "Go on"))
+        text = ask(aleph_demo, prompt("aleph-demo", messages=messages, is_continuation=True)).text
+        assert "> What can you do?" in text
+
+
 def test_the_demo_counts_exactly_what_it_wrote(aleph_demo: Provider) -> None:
     heard = ask(aleph_demo, prompt("aleph-demo", "What can you do?"))
     assert heard.counts is not None
