@@ -163,7 +163,7 @@ def stop(*, user: User, reply_id: str) -> Message:
             stop_requested_at=Now()
         )
         replies.close_queued(reply.pk, Message.State.STOPPED)
-        reply.refresh_from_db()
+        reply = sessions.reply(user, reply_id)  # the chat may be deleted by now
     return reply
 
 

@@ -1,6 +1,7 @@
 """A message is admitted with everything that belongs to it, or not at all."""
 
 import pytest
+from django.db import connection
 from django.test import Client
 from django.utils import translation
 
@@ -467,6 +468,24 @@ def test_deleting_a_chat_with_a_waiting_reply_leaves_no_hold() -> None:
     assert not Message.objects.filter(session_id=turn.session.pk).exists()
     assert (available(alice), held(alice)) == (10_500, 0)
     assert_books_are_right()
+
+
+def test_a_stop_finds_nothing_any_more_where_its_chat_is_deleted_at_that_moment() -> None:
+    alice = people.alice()
+    turn = ask(alice)
+
+    def delete_first(execute, sql, params, many, context):  # type: ignore[no-untyped-def]
+        if sql.startswith("UPDATE") and "stop_requested_at" in sql and fresh_or_none(turn):
+            sessions.delete(sessions.get(alice, turn.session.pk))
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(delete_first), pytest.raises(NotFound):
+        turns.stop(user=alice, reply_id=turn.reply.pk)
+    assert (available(alice), held(alice)) == (10_500, 0)
+
+
+def fresh_or_none(turn: turns.Turn) -> Message | None:
+    return Message.objects.filter(pk=turn.reply.pk, stop_requested_at=None, state="queued").first()
 
 
 # What it costs the database
