@@ -52,6 +52,7 @@ class Found:
     """Replies by how they ended."""
     calls: dict[str, int] = field(default_factory=dict)
     ledger: str = ""
+    usage: str = ""
     others: float = 0.0
     """Part of the machine's CPU time that other work took, 0 to 1."""
 
@@ -95,6 +96,7 @@ def table(found: Found) -> str:
         ("snapshots checked / database away", f"{found.snapshots} / {found.missed}"),
         ("longest snapshot", f"{found.measures.snapshot.seconds:.2f} s"),
         ("`check_ledger` at the end", found.ledger),
+        ("`check_usage` at the end", found.usage),
         ("CPU that other work took", _others(found.others)),
         *(_promise(promise) for promise in found.promises),
         ("**violations of I1-I13**", f"**{len(found.violations)}**"),

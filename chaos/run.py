@@ -271,13 +271,18 @@ class Run:
             self.memory.complain(
                 "I10", f"{stats['requests']} calls reached the provider, {rows} are in the log"
             )
-        try:
-            result.ledger = self.servers.manage("manage.py", "check_ledger").strip().splitlines()[-1]
-        except CannotRun as problem:
-            result.ledger = "DRIFT"
-            self.memory.complain("I1", str(problem))
+        result.ledger = self._proved_by("check_ledger", "I1")
+        result.usage = self._proved_by("check_usage", "I10")
         checker.check()
         result.snapshots, result.missed = checker.snapshots, checker.missed
+
+    def _proved_by(self, command: str, rule: str) -> str:
+        """The last line of what the product's own proof says; "DIFFERENCES", and a violation, where it fails."""
+        try:
+            return self.servers.manage("manage.py", command).strip().splitlines()[-1]
+        except CannotRun as problem:
+            self.memory.complain(rule, str(problem))
+            return "DIFFERENCES"
 
 
 if __name__ == "__main__":
