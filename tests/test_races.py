@@ -51,10 +51,10 @@ class Winners(Counter[str]):
 
 
 @pytest.fixture
-def winners(record_property: Callable[[str, object], None]) -> Iterator[Winners]:
+def winners(request: pytest.FixtureRequest) -> Iterator[Winners]:
     counted = Winners()
     yield counted
-    record_property("winners", dict(counted))
+    request.node.user_properties.append(("winners", dict(counted)))
 
 
 def race(*actions: Callable[[], object]) -> list[object | Exception]:
