@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from types import FrameType
 from typing import Any
 
 from chaos.audit import audit
@@ -40,8 +41,8 @@ def main() -> int:
         f"seed {given.seed}: {given.kills} kills in {given.seconds:.0f} s, {given.people} people, {given.database}",
         flush=True,
     )
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, on_signal)
     try:
         with temporary_folder() as folder:
             found = Run(folder, given).found()
@@ -53,8 +54,13 @@ def main() -> int:
     except CannotRun as problem:
         print(f"Chaos cannot run: {problem}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as ending:
+        print(f"ended by {ending}: nothing can be said", file=sys.stderr)
         return 130
+
+
+def on_signal(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 def parsed() -> argparse.Namespace:
