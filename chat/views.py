@@ -99,7 +99,7 @@ def session(request: Request, session_id: str) -> HttpResponse:
 
 @page("POST")
 def turns_of_new_chat(request: Request) -> HttpResponse:
-    return _send(request, None, Said.of(request))
+    return _send(request, None, replace(Said.of(request), parent=None, edited=None))
 
 
 @page("POST")

@@ -287,15 +287,14 @@ class TestSessions:
         turns.stop(user=alice, reply_id=turn.reply.pk)
         program = Program(alice)
         path = f"/sessions/{turn.session.pk}"
-        for reply in (other.reply.pk, foreign.reply.pk, ids.new("msg")):
-            assert program.refused("GET", f"{path}?at={reply}") == (404, "NOT_FOUND")
-            body = {"content": "Halo", "parentId": reply}
-            assert program.refused("POST", f"{path}/messages", body) == (404, "NOT_FOUND")
-        body = {"content": "Halo", "parentId": turn.message.pk}
-        assert program.refused("POST", f"{path}/messages", body) == (404, "NOT_FOUND")
+        for parent in (other.reply.pk, foreign.reply.pk, ids.new("msg"), turn.message.pk):
+            said: dict[str, object] = {"content": "Halo", "parentId": parent}
+            assert program.refused("POST", f"{path}/messages", said) == (404, "NOT_FOUND")
+            if parent != turn.message.pk:
+                assert program.refused("GET", f"{path}?at={parent}") == (404, "NOT_FOUND")
         for odd in ("", None, 7, "x" * 50):
-            body = {"content": "Halo", "parentId": odd}
-            assert program.refused("POST", f"{path}/messages", body) in [
+            said = {"content": "Halo", "parentId": odd}
+            assert program.refused("POST", f"{path}/messages", said) in [
                 (400, "INVALID_REQUEST"),
                 (404, "NOT_FOUND"),
             ]

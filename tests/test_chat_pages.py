@@ -191,7 +191,7 @@ def deleted(chat: Session) -> str:
 def test_a_message_to_a_chat_that_was_deleted_is_kept_and_can_begin_another() -> None:
     alice = people.alice()
     client = signed_in(alice)
-    chat = sessions.create(user=alice)
+    chat = long_chat(alice, exchanges=1)
     form = {**filled(client.get(page_of(chat)), id="composer"), "text": "Not lost"}
     answer = client.post(deleted(chat), form, headers=HTMX)
     assert answer.status_code == 404
