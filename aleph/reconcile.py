@@ -35,6 +35,7 @@ REPLY_COLUMNS = (
     "output_rate",
     "error_kind",
 )
+TRANSFER_COLUMNS = ("phase", "kind", "amount", "reference", "pending")
 
 
 class Difference(NamedTuple):
@@ -83,7 +84,7 @@ class Reconciliation:
         has_text = ExpressionWrapper(~Q(content=""), output_field=BooleanField())
         all_replies = Message.objects.filter(role=Message.Role.ASSISTANT).annotate(has_text=has_text)
         for replies in batches(all_replies.only(*REPLY_COLUMNS)):
-            holds = Transfer.objects.in_bulk([reply.hold_id for reply in replies if reply.hold_id])
+            holds = transfers().in_bulk([reply.hold_id for reply in replies if reply.hold_id])
             resolutions = resolutions_of(holds)
             calls = calls_of(reply.pk for reply in replies)
             for reply in replies:
@@ -94,7 +95,7 @@ class Reconciliation:
                 yield from _charge_of_reply(reply, resolution, calls[reply.pk])
 
     def _holds(self) -> Iterator[Difference]:
-        all_holds = Transfer.objects.filter(kind=Transfer.Kind.REPLY, phase=Transfer.Phase.PENDING)
+        all_holds = transfers().filter(kind=Transfer.Kind.REPLY, phase=Transfer.Phase.PENDING)
         for holds in batches(all_holds):
             resolutions = resolutions_of(hold.pk for hold in holds)
             references = {hold.reference for hold in holds}
@@ -131,14 +132,14 @@ class Reconciliation:
 
     def _calls(self) -> Iterator[Difference]:
         for calls in batches(TokenUsage.objects.select_related("price").defer("metadata")):
-            transfers = Transfer.objects.in_bulk([call.transfer_id for call in calls if call.transfer_id])
+            posts = transfers().in_bulk([call.transfer_id for call in calls if call.transfer_id])
             for call in calls:
                 self.calls.add(0)
                 yield from _sums_of_call(call)
                 yield from _cost_of_call(call)
                 if not call.transfer_id:
                     continue
-                post = transfers.get(call.transfer_id)
+                post = posts.get(call.transfer_id)
                 self.paid_calls.add(taken_by(post))
                 if not taken_by(post) or post is None or post.reference != call.operation_id:
                     yield Difference(
@@ -242,9 +243,13 @@ def batches(rows: QuerySet[Any]) -> Iterator[list[Any]]:
         is_more = len(batch) == BATCH
 
 
+def transfers() -> QuerySet[Transfer]:
+    return Transfer.objects.only(*TRANSFER_COLUMNS)
+
+
 def resolutions_of(hold_ids: Iterable[str]) -> dict[str, Transfer]:
     """What posted, voided or expired holds, by the hold's id."""
-    found = Transfer.objects.filter(pending__in=list(hold_ids))
+    found = transfers().filter(pending__in=list(hold_ids))
     return {str(transfer.pending_id): transfer for transfer in found}
 
 
