@@ -27,10 +27,12 @@ class Excerpt:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A conversation that was found; `excerpt` is None where only its title matched."""
+    """A conversation that was found, and the id of the message that says it; both others are None where only its title
+    matched."""
 
     session: Session
     excerpt: Excerpt | None
+    at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,17 @@ def find(*, user: User, words: str, number: int = 1) -> Page:
     if words:
         said = Message.objects.filter(session=OuterRef("pk"), content__icontains=words)
         found = found.filter(Q(title__icontains=words) | Exists(said))
-        found = found.annotate(said=Subquery(said.order_by("-id").values("content")[:1]))
+        found = found.annotate(said=Subquery(said.order_by("-id").values("pk")[:1]))
     found = found.order_by(Coalesce("last_message_at", "created_at").desc(), "-id")
     start = (number - 1) * PAGE
     sessions = list(found[start : start + PAGE + 1])
-    hits = [Hit(session, excerpt(getattr(session, "said", None) or "", words)) for session in sessions[:PAGE]]
+    places: dict[str, str] = {session.pk: getattr(session, "said", "") or "" for session in sessions[:PAGE]}
+    told = Message.objects.filter(pk__in=filter(None, places.values())).values_list("pk", "content")
+    texts = dict(told)
+    hits = [
+        Hit(session, excerpt(texts.get(places[session.pk], ""), words), places[session.pk] or None)
+        for session in sessions[:PAGE]
+    ]
     return Page(hits, number, len(sessions) > PAGE)
 
 

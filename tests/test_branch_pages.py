@@ -169,6 +169,17 @@ def test_a_page_begins_with_what_somebody_said(alice: User, client: Client) -> N
     assert re.findall(r'class="message message--(\w+)"', page)[0] == "user"
 
 
+def test_search_leads_to_the_branch_where_it_was_said(alice: User, client: Client, reply: Message) -> None:
+    hidden = answered(said_to(alice, reply, "Something about Gayo"))
+    answered(said_to(alice, reply, "And now something else"))
+    assert "Gayo" not in words(client.get(page_of(reply.session)), "main")
+    found = client.get("/chat/search?q=gayo").content.decode()
+    address = re.search(r'class="hits__open" href="([^"]+)"', found)
+    assert address is not None
+    assert address[1].endswith(f"#{hidden.parent_id}")
+    assert "Something about Gayo" in words(client.get(address[1].partition("#")[0]), "main")
+
+
 # Answered again
 
 
