@@ -14,6 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chat.render import LiveRenderer, render
+from chat.render.allowance import Allowance
+from tests.depth import search
+from tests.markdown_texts import cuts, documents
 
 TEXT = "p br hr em strong s code blockquote ul ol li h3 h4 h5 h6 div table thead tbody tr th td a"
 TEXT_TAGS = set(TEXT.split())
@@ -466,8 +469,72 @@ def test_a_text_in_pieces_ends_as_the_text_as_a_whole(text: str, cuts: list[int]
     assert letter_by_letter == whole
 
 
-@settings(max_examples=150, deadline=None)
-@given(text=TEXTS | st.text(max_size=80))
+@settings(search(150))
+@given(data=st.data(), text=documents | TEXTS)
+def test_at_every_cut_a_viewer_sees_the_text_so_far_as_if_it_came_whole(
+    data: st.DataObject, text: str
+) -> None:
+    """Whether he was there from the start or comes just now; and each part he is sent is whole by itself."""
+    live, shown, start = LiveRenderer(), "", 0
+    for end in [*data.draw(cuts(text)), len(text)]:
+        update = live.feed(text[start:end])
+        shown, start = shown + update.blocks, end
+        assert shown + update.open == render(text[:end])
+        assert (live.snapshot().blocks, live.snapshot().open) == (shown, update.open)
+        assert_is_whole(update.blocks)
+        assert_is_whole(update.open)
+
+
+@settings(search(100))
+@given(
+    data=st.data(),
+    text=documents,
+    effort=st.integers(0, 6_000),
+    code=st.integers(0, 60),
+    formulas=st.integers(0, 100),
+)
+def test_where_the_limits_fall_does_not_depend_on_the_cuts(
+    data: st.DataObject, text: str, effort: int, code: int, formulas: int
+) -> None:
+    whole, live = (_with_limits(effort, code, formulas) for _ in range(2))
+    at_once = whole.feed(text)
+    shown, last, start = "", "", 0
+    for end in [*data.draw(cuts(text)), len(text)]:
+        update = live.feed(text[start:end])
+        shown, last, start = shown + update.blocks, update.open, end
+    assert shown + last == at_once.blocks + at_once.open
+
+
+def _with_limits(effort: int, code: int, formulas: int) -> LiveRenderer:
+    """Limits that a short text reaches."""
+    live = LiveRenderer()
+    live._effort, live._allowance = effort, Allowance(code, formulas * 5)
+    return live
+
+
+def assert_is_whole(html: str) -> None:
+    """Every element ends in the fragment in which it begins, so that a page may add it as it is."""
+    open_elements: list[str] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            if tag not in {"br", "hr"}:
+                open_elements.append(tag)
+
+        def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            """Neither begins nor ends anything."""
+
+        def handle_endtag(self, tag: str) -> None:
+            assert open_elements.pop() == tag, html
+
+    reader = Reader()
+    reader.feed(html)
+    reader.close()
+    assert open_elements == [], html
+
+
+@settings(search(150))
+@given(text=documents | TEXTS | st.text(max_size=80))
 def test_any_text_becomes_only_markup_of_our_choosing(text: str) -> None:
     page = Page(render(text))
     assert {tag for tag, _ in page.elements} <= TEXT_TAGS | FIGURE | MATHML
