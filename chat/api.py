@@ -1,18 +1,18 @@
-"""The JSON API of chat and tokens (source S0): eight endpoints below /api/v1/chat/, and one to come back to a reply.
+"""The JSON API of chat and tokens below /api/v1/chat/: the eight endpoints of source S0, and what a reply needs besides:
+to come back to it, to have another in its place, to have its rest, to stop it.
 
 Who depends on it: programs of our users, with an API key or a session. Bodies and field names are binding; errors:
 
     UNAUTHENTICATED 401   NOT_FOUND 404   INVALID_REQUEST 400   CONFLICT 409   IDEMPOTENCY_MISMATCH 422
-    INSUFFICIENT_TOKENS 402   INSUFFICIENT_WALLET 402   ACCOUNT_FROZEN 423   RATE_LIMITED 429
-    AI_SERVICE_UNAVAILABLE 503   SERVICE_UNAVAILABLE 503
+    INSUFFICIENT_TOKENS 402   INSUFFICIENT_WALLET 402   ACCOUNT_FROZEN 423   RATE_LIMITED 429   PROMO_REFUSED 400
+    AI_SERVICE_UNAVAILABLE 503   SERVICE_UNAVAILABLE 503   IMAGES_NOT_TAKEN 400
 """
 
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any
 
 from asgiref.sync import async_to_sync
@@ -21,8 +21,9 @@ from django.http import HttpRequest, HttpResponseBase, JsonResponse, StreamingHt
 from django.utils import translation
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext_lazy as _
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
+from rest_framework.parsers import MultiPartParser
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -30,18 +31,33 @@ from rest_framework.views import APIView
 
 from aleph import api, ids, rates
 from aleph.accounts.models import User
+from aleph.api import (
+    IDEMPOTENCY_KEY,
+    REQUIRED_KEY,
+    checked,
+    enveloped,
+    errors,
+    idempotency_key,
+    user_of,
+)
 from aleph.problems import InvalidRequest, NotFound, Problem
 from aleph.threads import in_thread
-from billing import ledger, purchases
-from chat import catalogue, live, sessions, turns, viewers
-from chat.models import ChatModel, Message, Session
+from billing import ledger, purchases, receipts
+from chat import attachments, catalogue, live, sessions, turns, viewers
+from chat.models import Attachment, ChatModel, Message, Session
 
 encoded = json.JSONEncoder(ensure_ascii=False).encode
 FREE, PAID = "huggingface", "external_llm"
 MAX_PAGE = 100
+MOST_IMAGES = attachments.MOST
 
 
 # What goes in and out. Serializers check input and describe both for the OpenAPI document.
+
+
+class QuantityDiscountBody(serializers.Serializer[Any]):
+    fromQuantity = serializers.IntegerField()
+    percent = serializers.IntegerField(help_text="Off the list price of all of them.")
 
 
 class PackageBody(serializers.Serializer[Any]):
@@ -51,17 +67,58 @@ class PackageBody(serializers.Serializer[Any]):
     bonus = serializers.IntegerField()
     totalTokens = serializers.IntegerField()
     price = serializers.IntegerField(help_text="Rupiah.")
+    quantityDiscounts = QuantityDiscountBody(many=True)
 
 
 class BalanceBody(serializers.Serializer[Any]):
     tokens = serializers.IntegerField(help_text="What can be spent: balance minus held.")
     balance = serializers.IntegerField()
+    bonus = serializers.IntegerField(help_text="What of the balance was given away. It is used first.")
     held = serializers.IntegerField(help_text="Reserved for replies in progress.")
     walletBalance = serializers.IntegerField(help_text="Rupiah.")
 
 
 class PurchaseRequest(serializers.Serializer[Any]):
     packageId = serializers.CharField(max_length=40)
+    quantity = serializers.IntegerField(
+        min_value=1, max_value=purchases.MAX_QUANTITY, required=False, default=1
+    )
+    promoCode = serializers.CharField(max_length=60, required=False, allow_blank=True, default="")
+    maxPrice = serializers.IntegerField(
+        min_value=1,
+        max_value=2**53,
+        required=False,
+        allow_null=True,
+        default=None,
+        help_text="Rupiah. If it would cost more, nothing is bought: 409.",
+    )
+
+
+class ReceiptLineBody(serializers.Serializer[Any]):
+    text = serializers.CharField(help_text="In the language of Accept-Language.")
+    tokens = serializers.IntegerField(allow_null=True)
+    price = serializers.IntegerField(help_text="Rupiah; discounts are below zero.")
+
+
+class ReceiptBody(serializers.Serializer[Any]):
+    """What was bought, as the receipt says it. It never changes."""
+
+    number = serializers.CharField()
+    packageId = serializers.CharField()
+    quantity = serializers.IntegerField()
+    listPrice = serializers.IntegerField()
+    quantityDiscount = serializers.IntegerField()
+    promoCode = serializers.CharField(allow_blank=True)
+    promoDiscount = serializers.IntegerField()
+    price = serializers.IntegerField(help_text="Rupiah that were paid.")
+    tokens = serializers.IntegerField()
+    bonus = serializers.IntegerField()
+    walletBefore = serializers.IntegerField()
+    walletAfter = serializers.IntegerField()
+    tokensBefore = serializers.IntegerField()
+    tokensAfter = serializers.IntegerField()
+    lines = ReceiptLineBody(many=True)
+    createdAt = serializers.DateTimeField()
 
 
 class PurchaseBody(serializers.Serializer[Any]):
@@ -70,6 +127,7 @@ class PurchaseBody(serializers.Serializer[Any]):
     tokensAdded = serializers.IntegerField()
     balance = serializers.IntegerField()
     walletBalance = serializers.IntegerField()
+    receipt = ReceiptBody()
 
 
 class SessionRequest(serializers.Serializer[Any]):
@@ -90,6 +148,20 @@ class SessionBody(serializers.Serializer[Any]):
     createdAt = serializers.DateTimeField()
 
 
+class AttachmentRequest(serializers.Serializer[Any]):
+    image = serializers.FileField(help_text="PNG, JPEG or WebP, at most 10 MB and 50 million pixels.")
+
+
+class AttachmentBody(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    name = serializers.CharField()
+    mediaType = serializers.ChoiceField(["image/png", "image/jpeg"])
+    width = serializers.IntegerField()
+    height = serializers.IntegerField()
+    sizeBytes = serializers.IntegerField()
+    expiresAt = serializers.DateTimeField(allow_null=True, help_text="Of a draft; null once it was sent.")
+
+
 class MessageBody(serializers.Serializer[Any]):
     id = serializers.CharField()
     parentId = serializers.CharField(
@@ -102,6 +174,7 @@ class MessageBody(serializers.Serializer[Any]):
     createdAt = serializers.DateTimeField()
     state = serializers.CharField(required=False, help_text="Of replies.")
     model = serializers.CharField(required=False)
+    attachments = AttachmentBody(many=True, required=False, help_text="Images of a message of yours.")
 
 
 class SessionsBody(serializers.Serializer[Any]):
@@ -118,9 +191,32 @@ class DeletionBody(serializers.Serializer[Any]):
     id = serializers.CharField()
 
 
-class MessageRequest(serializers.Serializer[Any]):
+class AgainRequest(serializers.Serializer[Any]):
+    model = serializers.CharField(
+        max_length=60, required=False, help_text="Switches the session's model. By default that of the reply."
+    )
+    terms = serializers.CharField(
+        max_length=120,
+        required=False,
+        help_text=(
+            "The price that you know of the model: `id:input rate:output rate`, in tokens per 1,000. At another one"
+            " nothing begins, and the answer is CONFLICT."
+        ),
+    )
+
+
+class EditRequest(AgainRequest):
     content = serializers.CharField(max_length=turns.MAX_TEXT, trim_whitespace=False)
     model = serializers.CharField(max_length=60, required=False, help_text="Switches the session's model.")
+    attachments = serializers.ListField(
+        child=serializers.CharField(max_length=ids.LENGTH),
+        max_length=MOST_IMAGES,
+        required=False,
+        help_text="Ids of images that were uploaded. To a model that takes none the answer is IMAGES_NOT_TAKEN.",
+    )
+
+
+class MessageRequest(EditRequest):
     parentId = serializers.CharField(
         max_length=ids.LENGTH,
         required=False,
@@ -139,32 +235,11 @@ class ReplyBody(serializers.Serializer[Any]):
     model = serializers.CharField()
     provider = serializers.CharField()
     answeredBy = serializers.CharField(help_text="The provider's id of the model that really answered.")
+    retryAfter = serializers.IntegerField(
+        required=False, help_text="Seconds until a provider that was too busy wants to be tried again."
+    )
 
 
-class ErrorBody(serializers.Serializer[Any]):
-    success = serializers.BooleanField(default=False)
-    error = serializers.CharField(help_text="For people, in the language of Accept-Language.")
-    code = serializers.CharField(help_text="For programs.")
-    data = serializers.DictField()  # type: ignore[assignment]
-
-
-@cache
-def enveloped(body: type[serializers.Serializer[Any]], *, many: bool = False) -> OpenApiResponse:
-    name = body.__name__.removesuffix("Body") + ("ListAnswer" if many else "Answer")
-    fields = {"success": serializers.BooleanField(default=True), "data": body(many=many)}
-    return OpenApiResponse(type(name, (serializers.Serializer,), fields))
-
-
-def errors(*statuses: int) -> dict[int, type[ErrorBody]]:
-    return dict.fromkeys((401, *statuses), ErrorBody)
-
-
-KEY = {"type": "string", "minLength": 1, "maxLength": 64}
-ONCE = "The same key does the same thing once."
-IDEMPOTENCY_KEY = OpenApiParameter("Idempotency-Key", KEY, OpenApiParameter.HEADER, description=ONCE)
-REQUIRED_KEY = OpenApiParameter(
-    "Idempotency-Key", KEY, OpenApiParameter.HEADER, required=True, description=ONCE
-)
 LIMIT = OpenApiParameter(
     "limit", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": sessions.PAGE}
 )
@@ -193,6 +268,8 @@ class PackagesView(APIView):
     )
     def get(self, request: Request) -> Response:
         """Packages of tokens that can be bought."""
+        offered = purchases.packages()
+        steps = purchases.steps(offered)
         return api.ok(
             [
                 {
@@ -202,8 +279,12 @@ class PackagesView(APIView):
                     "bonus": package.bonus_tokens,
                     "totalTokens": package.total_tokens,
                     "price": package.price_idr,
+                    "quantityDiscounts": [
+                        {"fromQuantity": step.from_quantity, "percent": step.percent}
+                        for step in steps.get(package.pk, [])
+                    ],
                 }
-                for package in purchases.packages()
+                for package in offered
             ]
         )
 
@@ -213,17 +294,25 @@ class PurchaseView(APIView):
         operation_id="token_purchase",
         request=PurchaseRequest,
         parameters=[REQUIRED_KEY],
-        responses={200: enveloped(PurchaseBody), **errors(400, 402, 404, 422, 423, 429, 503)},
+        responses={200: enveloped(PurchaseBody), **errors(400, 402, 404, 409, 422, 423, 429, 503)},
         tags=["tokens"],
     )
     def post(self, request: Request) -> Response:
-        """Buy a package from the wallet. The header `Idempotency-Key` is required; a repeated key buys once."""
+        """Buy a package, or several of it, from the wallet. The header `Idempotency-Key` is required; a repeated key buys
+        once. A promo code that does not hold buys nothing: 400 `PROMO_REFUSED`, and `data.reason` says why."""
         key = idempotency_key(request)
         if not key:
             raise InvalidRequest(_("Send an Idempotency-Key header, so that a repeated request buys once."))
         wanted = checked(PurchaseRequest, request)
         left = rates.take(request, "purchase")
-        purchase = purchases.buy(user=user_of(request), package_slug=wanted["packageId"], key=key)
+        purchase = purchases.buy(
+            user=user_of(request),
+            package_slug=wanted["packageId"],
+            quantity=wanted["quantity"],
+            promo_code=wanted["promoCode"],
+            most_idr=wanted["maxPrice"],
+            key=key,
+        )
         now = ledger.balance_of(user_of(request))
         response = api.ok(
             {
@@ -232,6 +321,7 @@ class PurchaseView(APIView):
                 "tokensAdded": purchase.total_tokens,
                 "balance": now.tokens,
                 "walletBalance": now.wallet_idr,
+                "receipt": receipt_body(purchase, wanted["packageId"]),
             }
         )
         return rates.noted(response, left)
@@ -282,9 +372,13 @@ class SessionView(APIView):
             raise InvalidRequest(_("This cursor is not one of ours."))
         at = request.query_params.get("at") or None
         thread = sessions.thread(session, at=at, before=before, limit=limit_of(request))
+        images = attachments.of(thread.messages)
         return api.ok(
             session_body(session)
-            | {"messages": [message_body(m) for m in thread.messages], "earlierCursor": thread.earlier}
+            | {
+                "messages": [message_body(m, images.get(m.pk, ())) for m in thread.messages],
+                "earlierCursor": thread.earlier,
+            }
         )
 
     @extend_schema(
@@ -296,6 +390,48 @@ class SessionView(APIView):
         """Delete a conversation and its messages, at once and for good."""
         sessions.delete(sessions.get(user_of(request), session_id))
         return api.ok({"id": session_id})
+
+
+class AttachmentsView(APIView):
+    parser_classes = [MultiPartParser]
+
+    @extend_schema(
+        operation_id="attachments_create",
+        request={"multipart/form-data": AttachmentRequest},
+        responses={201: enveloped(AttachmentBody), **errors(400, 413, 415, 429, 503)},
+        tags=["attachments"],
+    )
+    def post(self, request: Request) -> Response:
+        """Upload an image to send with a message. It is written anew, without anything but its pixels, and waits for a day;
+        of an animation the first picture is kept."""
+        left = rates.take(request, "upload")
+        upload = request.FILES.get("image")
+        image = attachments.add(user=user_of(request), upload=upload)
+        return rates.noted(api.ok(attachment_body(image), status=201), left)
+
+
+class AttachmentView(APIView):
+    @extend_schema(
+        operation_id="attachments_detail",
+        responses={200: enveloped(AttachmentBody), **errors(404)},
+        tags=["attachments"],
+    )
+    def get(self, request: Request, attachment_id: str) -> Response:
+        """An image of yours."""
+        return api.ok(attachment_body(attachments.get(user_of(request), attachment_id)))
+
+    @extend_schema(
+        operation_id="attachments_delete",
+        responses={200: enveloped(DeletionBody), **errors(404)},
+        tags=["attachments"],
+    )
+    def delete(self, request: Request, attachment_id: str) -> Response:
+        """Throw away an image that was not sent. What was sent goes with its conversation."""
+        image = attachments.get(user_of(request), attachment_id)
+        if image.session_id is not None:
+            raise NotFound
+        attachments.remove(user_of(request), attachment_id)
+        return api.ok({"id": attachment_id})
 
 
 class EventStreamRenderer(BaseRenderer):
@@ -337,23 +473,19 @@ class MessagesView(APIView):
         `error`."""
         wanted = checked(MessageRequest, request)
         user = user_of(request)
-        # One question to Redis, before anything is written: whoever is refused has sent nothing.
-        seat = viewers.admit(request, "message") if wants_stream(request) else None
-        left = seat.left if seat else rates.take(request, "message")
-        try:
-            turn = turns.start(
+        return begun(
+            request,
+            lambda turn: turns.start(
                 user=user,
                 session=sessions.get(user, session_id),
                 text=wanted["content"],
                 model_slug=wanted.get("model"),
+                terms=wanted.get("terms"),
                 parent=wanted.get("parentId"),
-                turn=idempotency_key(request) or ids.new("trn"),
-            )
-        except BaseException:
-            if seat:
-                seat.close()
-            raise
-        return pending(request, turn.reply, turn.session, seat=seat, left=left)
+                attachments=wanted.get("attachments", ()),
+                turn=turn,
+            ),
+        )
 
 
 class MessageView(APIView):
@@ -366,13 +498,120 @@ class MessageView(APIView):
     )
     def get(self, request: Request, session_id: str, message_id: str) -> Response:
         """A reply as it stands; with `Accept: text/event-stream`, from its beginning on, followed to its end."""
-        reply = sessions.reply(user_of(request), message_id)
-        if reply.session_id != session_id:
-            raise NotFound
+        reply = reply_in(session_id, message_id, request)
         if wants_stream(request):
             seat = viewers.admit(request) if reply.is_open else None
             return pending(request, reply, reply.session, seat=seat, left=seat.left if seat else None)
         return api.ok(reply_body(reply, ledger.balance_of(user_of(request)).available))
+
+
+class EditsView(APIView):
+    renderer_classes = [JSONRenderer, EventStreamRenderer]
+
+    @extend_schema(
+        operation_id="messages_edit",
+        request=EditRequest,
+        parameters=[IDEMPOTENCY_KEY],
+        responses={200: enveloped(ReplyBody), **errors(400, 402, 404, 409, 422, 423, 429, 503)},
+        tags=["messages"],
+    )
+    def post(self, request: Request, session_id: str, message_id: str) -> Response:
+        """Say something else in the place of a message of yours, the first one included, and get the reply, as for a message.
+        What was said before stays, as a branch."""
+        wanted = checked(EditRequest, request)
+        user = user_of(request)
+        old = sessions.message(user, message_id)
+        if old.session_id != session_id:
+            raise NotFound
+        return begun(
+            request,
+            lambda turn: turns.edit(
+                user=user,
+                message_id=old.pk,
+                text=wanted["content"],
+                model_slug=wanted.get("model"),
+                terms=wanted.get("terms"),
+                attachments=wanted.get("attachments"),
+                turn=turn,
+            ),
+        )
+
+
+class RetriesView(APIView):
+    renderer_classes = [JSONRenderer, EventStreamRenderer]
+
+    @extend_schema(
+        operation_id="messages_retry",
+        request=AgainRequest,
+        parameters=[IDEMPOTENCY_KEY],
+        responses={200: enveloped(ReplyBody), **errors(400, 402, 404, 409, 422, 423, 429, 503)},
+        tags=["messages"],
+    )
+    def post(self, request: Request, session_id: str, message_id: str) -> Response:
+        """Another reply in the place of this one, by the same model or another; this one stays, as a branch."""
+        return asked_again(request, session_id, message_id, turns.retry)
+
+
+class ContinuationsView(APIView):
+    renderer_classes = [JSONRenderer, EventStreamRenderer]
+
+    @extend_schema(
+        operation_id="messages_continue",
+        request=AgainRequest,
+        parameters=[IDEMPOTENCY_KEY],
+        responses={200: enveloped(ReplyBody), **errors(400, 402, 404, 409, 422, 423, 429, 503)},
+        tags=["messages"],
+    )
+    def post(self, request: Request, session_id: str, message_id: str) -> Response:
+        """The rest of a reply that was cut off or stopped: a reply of its own, whose text follows that of its parent. What
+        stands there is read once more, and only the rest is paid as output."""
+        return asked_again(request, session_id, message_id, turns.go_on)
+
+
+class StopsView(APIView):
+    @extend_schema(
+        operation_id="messages_stop",
+        request=None,
+        responses={200: enveloped(ReplyBody), **errors(404)},
+        tags=["messages"],
+    )
+    def post(self, request: Request, session_id: str, message_id: str) -> Response:
+        """End a reply that is being written; what was written is kept and paid. It ends within a moment; one that is over
+        stays as it is."""
+        user = user_of(request)
+        reply = turns.stop(user=user, reply_id=reply_in(session_id, message_id, request).pk)
+        return api.ok(reply_body(reply, ledger.balance_of(user).available))
+
+
+def asked_again(
+    request: Request, session_id: str, message_id: str, act: Callable[..., turns.Turn]
+) -> Response:
+    wanted = checked(AgainRequest, request)
+    old = reply_in(session_id, message_id, request)
+    return begun(
+        request,
+        lambda turn: act(
+            user=user_of(request),
+            reply_id=old.pk,
+            model_slug=wanted.get("model"),
+            terms=wanted.get("terms"),
+            turn=turn,
+        ),
+    )
+
+
+def begun(request: Request, admit: Callable[[str], turns.Turn]) -> Response:
+    """Admit a turn under the id that the request brings, or one of its own; its reply is awaited."""
+    # One question to Redis, before anything is written: whoever is refused has sent nothing.
+    seat = viewers.admit(request, "message") if wants_stream(request) else None
+    left = seat.left if seat else rates.take(request, "message")
+    try:
+        turn = admit(idempotency_key(request) or ids.new("trn"))
+    except BaseException:
+        if seat:
+            seat.close()
+        raise
+    return pending(request, turn.reply, turn.session, seat=seat, left=left)
 
 
 def pending(
@@ -402,7 +641,10 @@ def answer(request: HttpRequest, waiting: Pending) -> HttpResponseBase:
         return rates.noted(response, waiting.left)
     connection.close()
     status, body = async_to_sync(whole)(waiting)
-    return rates.noted(JsonResponse(body, status=status), waiting.left)
+    whole_answer = JsonResponse(body, status=status)
+    if wait_s := body["data"].get("retryAfter"):
+        whole_answer["Retry-After"] = str(wait_s)
+    return rates.noted(whole_answer, waiting.left)
 
 
 async def streamed(waiting: Pending) -> AsyncIterator[str]:
@@ -466,7 +708,9 @@ async def outcome(user: User, reply: Message | None) -> tuple[int, dict[str, Any
                 return 404, api.body_of(NotFound())
             data = reply_body(reply, ledger.balance_of(user).available)
             if reply.state in (Message.State.FAILED, Message.State.INTERRUPTED):
-                return 503, api.body_of(turns.ModelUnavailable(data=data))
+                wait_s = reply.retry_in_s
+                busy = turns.ModelBusy(wait_s, data) if wait_s else turns.ModelUnavailable(data=data)
+                return busy.status, api.body_of(busy)
             return 200, {"success": True, "data": data}
 
     return await in_thread(body)
@@ -475,11 +719,36 @@ async def outcome(user: User, reply: Message | None) -> tuple[int, dict[str, Any
 # Shapes
 
 
+def receipt_body(purchase: "purchases.Purchase", package_id: str) -> dict[str, Any]:
+    return {
+        "number": purchase.number,
+        "packageId": package_id,
+        "quantity": purchase.quantity,
+        "listPrice": purchase.list_price_idr,
+        "quantityDiscount": purchase.quantity_discount_idr,
+        "promoCode": purchase.promo_code,
+        "promoDiscount": purchase.promo_discount_idr,
+        "price": purchase.price_idr,
+        "tokens": purchase.tokens,
+        "bonus": purchase.bonus_tokens,
+        "walletBefore": purchase.wallet_before_idr,
+        "walletAfter": purchase.wallet_after_idr,
+        "tokensBefore": purchase.tokens_before,
+        "tokensAfter": purchase.tokens_after,
+        "lines": [
+            {"text": line.label, "tokens": line.tokens, "price": line.price_idr}
+            for line in receipts.lines_of(purchase)
+        ],
+        "createdAt": purchase.created_at,
+    }
+
+
 def balance_body(balance: ledger.Balance) -> dict[str, int]:
     return {
         "tokens": balance.available,
         "balance": balance.tokens,
         "held": balance.held,
+        "bonus": balance.bonus,
         "walletBalance": balance.wallet_idr,
     }
 
@@ -499,8 +768,20 @@ def session_body(session: Session) -> dict[str, Any]:
     }
 
 
-def message_body(message: Message) -> dict[str, Any]:
-    body = {
+def attachment_body(attachment: Attachment) -> dict[str, Any]:
+    return {
+        "id": attachment.pk,
+        "name": attachment.name,
+        "mediaType": attachment.media_type,
+        "width": attachment.width,
+        "height": attachment.height,
+        "sizeBytes": attachment.size_bytes,
+        "expiresAt": attachment.expires_at,
+    }
+
+
+def message_body(message: Message, images: Sequence[Attachment] = ()) -> dict[str, Any]:
+    body: dict[str, Any] = {
         "id": message.pk,
         "parentId": message.parent_id,
         "role": message.role,
@@ -510,11 +791,14 @@ def message_body(message: Message) -> dict[str, Any]:
     }
     if message.is_reply:
         body |= {"state": message.state, "model": message.model.slug if message.model else ""}
+    elif images:
+        body |= {"attachments": [attachment_body(image) for image in images]}
     return body
 
 
 def reply_body(reply: Message, remaining: int) -> dict[str, Any]:
-    return {
+    wait = {"retryAfter": reply.retry_in_s} if reply.retry_in_s else {}
+    return wait | {
         "messageId": reply.pk,
         "parentId": reply.parent_id,
         "content": reply.content,
@@ -531,27 +815,17 @@ def reply_body(reply: Message, remaining: int) -> dict[str, Any]:
 # Reading requests
 
 
-def user_of(request: Request) -> User:
-    assert isinstance(request.user, User)
-    return request.user
-
-
-def checked(body: type[serializers.Serializer[Any]], request: Request) -> dict[str, Any]:
-    serializer = body(data=request.data)
-    serializer.is_valid(raise_exception=True)
-    return dict(serializer.validated_data)
+def reply_in(session_id: str, message_id: str, request: Request) -> Message:
+    """A reply of the asker's in this session. Raises `NotFound`."""
+    reply = sessions.reply(user_of(request), message_id)
+    if reply.session_id != session_id:
+        raise NotFound
+    return reply
 
 
 def wants_stream(request: Request) -> bool:
     renderer = getattr(request, "accepted_renderer", None)
     return renderer is not None and renderer.media_type == EventStreamRenderer.media_type
-
-
-def idempotency_key(request: Request) -> str:
-    key = request.headers.get("Idempotency-Key", "").strip()
-    if len(key) > 64 or not key.isprintable():
-        raise InvalidRequest(_("An Idempotency-Key has at most 64 printable characters."))
-    return key
 
 
 def chosen_model(service_type: str, slug: str | None) -> ChatModel | None:

@@ -6,17 +6,18 @@ For the views, the live page and their templates.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from chat import branches
+from chat import attachments, branches
 from chat.branches import Pager
-from chat.models import Message
+from chat.models import Attachment, Message
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One message, and its place among its branches, None where there is no other."""
+    """One message, its place among its branches, None where there is no other, and its images."""
 
     message: Message
     pager: Pager | None
+    images: tuple[Attachment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,10 @@ class Entry:
 
 def of(messages: Sequence[Message]) -> list[Entry]:
     """The entries of a stretch of one branch."""
-    pagers = branches.pagers(messages)
+    pagers, images = branches.pagers(messages), attachments.of(messages)
     entries: list[Entry] = []
     for message in messages:
-        part = Part(message, pagers.get(message.pk))
+        part = Part(message, pagers.get(message.pk), images.get(message.pk, ()))
         if message.is_reply and entries and entries[-1].message.is_reply:
             entries[-1] = Entry((*entries[-1].parts, part))
         else:

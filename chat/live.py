@@ -173,13 +173,19 @@ class _Page:
     def done(self, reply: Message | None) -> str:
         """The finished message with the balance, the toast and the composer's button, out of band."""
         if reply is None:
-            return ""
+            return gone(self.language)
         with translation.override(self.language), timezone.override(self.time_zone):
             return render_to_string(
                 "chat/_done.html",
                 {"reply": reply, "entry": entries.of_reply(reply, goes_on_from=self.goes_on_from)},
                 request=self.request,
             )
+
+
+def gone(language: str) -> str:
+    """What takes the place of a reply that was deleted with its chat."""
+    with translation.override(language):
+        return render_to_string("chat/_vanished.html")
 
 
 class _Drawing:

@@ -3,6 +3,8 @@
 `chat.turns` starts a reply, `chat.replies` carries it on and closes it; nothing else changes a message's state.
 """
 
+from datetime import timedelta
+from math import ceil
 from typing import ClassVar
 
 from django.conf import settings
@@ -13,13 +15,23 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from aleph import ids
+from chat.providers.base import Clocks
 
 HIGHEST_RATE = 1_000_000
 """Tokens per 1K. Above this a rate is a slip of the hand."""
+HIGHEST_MARGIN = 10_000
+"""Per cent. Some names are sold for a thousand times what their makers ask today."""
+LONGEST_WAIT_S = 600
+"""Seconds. Longer than this nobody waits for a reply, and no call may keep its worker."""
+WAITS = [MinValueValidator(1), MaxValueValidator(LONGEST_WAIT_S)]
 
 
 class ChatModel(models.Model):
-    """A model as people see it: name, price in Aleph tokens, limits. Where it is answered from stands in its routes."""
+    """A model as people see it: name, price in Aleph tokens, limits. Where it is answered from stands in its routes.
+
+    From the day `retires_on` it is not offered any more, and chats with it go on with its `successor`. `margin_percent` says
+    that its rates were set from cost (`chat.rates_from_cost`); None that somebody chose them.
+    """
 
     slug = models.CharField(
         _("id"),
@@ -41,6 +53,23 @@ class ChatModel(models.Model):
     )
     max_output_tokens = models.PositiveIntegerField(_("longest reply, in LLM tokens"), default=2048)
     takes_temperature = models.BooleanField(_("takes a temperature"), default=True)
+    takes_images = models.BooleanField(_("takes images"), default=False)
+    thinks = models.BooleanField(_("thinks before it answers"), default=False)
+    margin_percent = models.PositiveIntegerField(
+        _("margin over cost, in per cent"),
+        null=True,
+        blank=True,
+        validators=[MaxValueValidator(HIGHEST_MARGIN)],
+    )
+    retires_on = models.DateField(_("retires on"), null=True, blank=True)
+    successor = models.ForeignKey(
+        "self",
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="predecessors",
+        verbose_name=_("successor"),
+    )
     note = models.CharField(_("note for readers"), max_length=200, blank=True)
     position = models.PositiveSmallIntegerField(_("position"), default=0)
     is_offered = models.BooleanField(_("offered"), default=True)
@@ -64,6 +93,14 @@ class ChatModel(models.Model):
                 condition=Q(input_rate__lte=HIGHEST_RATE, output_rate__lte=HIGHEST_RATE),
                 name="model_rates_plausible",
             ),
+            models.CheckConstraint(
+                condition=Q(margin_percent=None) | Q(is_free=False), name="model_free_without_margin"
+            ),
+            models.CheckConstraint(
+                condition=Q(successor=None) | ~Q(successor=models.F("id")),
+                name="model_not_its_own_successor",
+                violation_error_message=_("A model cannot succeed itself."),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -74,9 +111,17 @@ class ChatModel(models.Model):
         """What a page that shows this model's price sends back, so that nobody pays another one unseen."""
         return f"{self.slug}:{self.input_rate}:{self.output_rate}"
 
+    @property
+    def is_retired(self) -> bool:
+        """Whether its last day is over, by the clock of the house."""
+        return self.retires_on is not None and self.retires_on <= timezone.localdate(
+            timezone=timezone.get_default_timezone()
+        )
+
 
 class Route(models.Model):
-    """One way to reach a model: a provider of ours and the id that he knows it by. The first that is connected answers."""
+    """One way to reach a model: a provider of ours, the id that he knows it by, and for how long to wait for him (the four
+    clocks of `chat.providers.base.Clocks`). The first that is connected and healthy answers."""
 
     model = models.ForeignKey(
         ChatModel, on_delete=models.CASCADE, related_name="routes", verbose_name=_("model")
@@ -85,6 +130,12 @@ class Route(models.Model):
     upstream_model = models.CharField(_("the provider's id"), max_length=120)
     position = models.PositiveSmallIntegerField(_("position"), default=0)
     is_enabled = models.BooleanField(_("enabled"), default=True)
+    is_absent = models.BooleanField(_("looked for and not there"), default=False, editable=False)
+    """Written by `chat.local_models` alone, which looks for some providers."""
+    connect_s = models.PositiveSmallIntegerField(_("connect, s"), default=10, validators=WAITS)
+    first_byte_s = models.PositiveSmallIntegerField(_("first sign, s"), default=120, validators=WAITS)
+    idle_s = models.PositiveSmallIntegerField(_("silence, s"), default=60, validators=WAITS)
+    total_s = models.PositiveSmallIntegerField(_("in all, s"), default=600, validators=WAITS)
 
     class Meta:
         verbose_name = _("route")
@@ -92,11 +143,25 @@ class Route(models.Model):
         constraints = [
             models.UniqueConstraint(
                 fields=["model", "provider", "upstream_model"], name="route_once_per_model"
-            )
+            ),
+            models.CheckConstraint(
+                condition=Q(connect_s__gte=1, first_byte_s__gte=1, idle_s__gte=1, total_s__gte=1)
+                & Q(
+                    connect_s__lte=LONGEST_WAIT_S,
+                    first_byte_s__lte=LONGEST_WAIT_S,
+                    idle_s__lte=LONGEST_WAIT_S,
+                    total_s__lte=LONGEST_WAIT_S,
+                ),
+                name="route_waits_plausible",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.provider}/{self.upstream_model}"
+
+    @property
+    def clocks(self) -> Clocks:
+        return Clocks(self.connect_s, self.first_byte_s, self.idle_s, self.total_s)
 
 
 class Session(models.Model):
@@ -163,6 +228,7 @@ class Message(models.Model):
     )
     role = models.CharField(_("role"), max_length=9, choices=Role)
     content = models.TextField(_("content"), blank=True)
+    image_count = models.PositiveSmallIntegerField(_("images"), default=0)
     tokens_used = models.PositiveBigIntegerField(_("tokens charged"), default=0)
     created_at = models.DateTimeField(_("created"), default=timezone.now)
 
@@ -186,6 +252,7 @@ class Message(models.Model):
     )
     provider = models.CharField(_("provider"), max_length=40, blank=True)
     answered_by = models.CharField(_("model that answered"), max_length=120, blank=True)
+    served_by = models.CharField(_("provider behind the router"), max_length=80, blank=True)
     input_rate = models.PositiveIntegerField(_("input rate"), default=0)
     output_rate = models.PositiveIntegerField(_("output rate"), default=0)
     value_idr_per_1k = models.PositiveIntegerField(_("value in rupiah per 1,000"), null=True)
@@ -196,6 +263,7 @@ class Message(models.Model):
     hold_id = models.CharField(_("hold"), max_length=ids.LENGTH, blank=True)
     finish_reason = models.CharField(_("finish reason"), max_length=20, blank=True)
     error_kind = models.CharField(_("error"), max_length=20, blank=True)
+    retry_after_s = models.PositiveIntegerField(_("try again after, s"), null=True)
 
     class Meta:
         verbose_name = _("message")
@@ -246,8 +314,88 @@ class Message(models.Model):
         return self.state in self.OPEN
 
     @property
+    def retry_in_s(self) -> int:
+        """Seconds until a provider that was too busy wants to be tried again; 0 from then on, and where none said so."""
+        if self.retry_after_s is None or self.finished_at is None:
+            return 0
+        left = self.finished_at + timedelta(seconds=self.retry_after_s) - timezone.now()
+        return max(0, ceil(left.total_seconds()))
+
+    @property
     def is_cut_off(self) -> bool:
         """Whether it ended before its end, with a text that can be gone on with."""
         if not self.content or not self.is_reply or self.is_open or self.error_kind == "policy":
             return False
         return self.finish_reason == "length" or self.state != self.State.COMPLETE
+
+
+class Attachment(models.Model):
+    """An image that somebody attached: a draft until it is sent, then part of a chat. The file is ours, written anew from
+    what came (`chat.pictures`), under a random name in the storage "attachments".
+
+    What `expires_at` has passed for is seen by nobody and soon gone: drafts that were never sent, and what a deleted chat
+    left. The file goes first and the row last (`chat.attachments.sweep`), so that no file is forgotten.
+    """
+
+    class MediaType(models.TextChoices):
+        PNG = "image/png", "PNG"
+        JPEG = "image/jpeg", "JPEG"
+
+    id = models.CharField(primary_key=True, max_length=ids.LENGTH)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+        verbose_name=_("user"),
+    )
+    session = models.ForeignKey(
+        Session, on_delete=models.SET_NULL, null=True, related_name="+", verbose_name=_("session")
+    )
+    path = models.CharField(_("place in the storage"), max_length=80, unique=True)
+    name = models.CharField(_("name"), max_length=80, blank=True)
+    media_type = models.CharField(_("kind"), max_length=20, choices=MediaType)
+    width = models.PositiveIntegerField(_("width"))
+    height = models.PositiveIntegerField(_("height"))
+    size_bytes = models.PositiveIntegerField(_("size in bytes"))
+    created_at = models.DateTimeField(_("created"), default=timezone.now)
+    expires_at = models.DateTimeField(_("expires"), null=True)
+
+    class Meta:
+        verbose_name = _("attachment")
+        verbose_name_plural = _("attachments")
+        indexes = [
+            models.Index(
+                fields=["expires_at"], condition=Q(expires_at__isnull=False), name="attachment_expiring"
+            )
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(width__gt=0, height__gt=0, size_bytes__gt=0), name="attachment_has_a_size"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class Attached(models.Model):
+    """An attachment as part of a message. What a message was edited to may show the same one."""
+
+    message = models.ForeignKey(
+        Message, on_delete=models.CASCADE, related_name="+", verbose_name=_("message")
+    )
+    attachment = models.ForeignKey(
+        Attachment, on_delete=models.CASCADE, related_name="+", verbose_name=_("attachment")
+    )
+    position = models.PositiveSmallIntegerField(_("position"))
+
+    class Meta:
+        verbose_name = _("attached image")
+        verbose_name_plural = _("attached images")
+        constraints = [
+            models.UniqueConstraint(fields=["message", "attachment"], name="attached_once_to_a_message")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.message_id}/{self.attachment_id}"

@@ -1,21 +1,24 @@
 """What people choose models from: the picker, the tiers on the welcome page, and what to try when a model fails."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from chat import catalogue, prompts, turns
-from chat.catalogue import Offer
+from chat.catalogue import Offer, UnknownModel
 from chat.models import ChatModel, Message
 from chat.turns import Quote
 
 
 @dataclass(frozen=True, slots=True)
 class Picker:
-    """All offers, and the one that the next message goes to; None where nothing is on offer at all."""
+    """All offers, and the one that the next message goes to; None where nothing is on offer at all. `instead_of`: the
+    retired model in the place of which it does."""
 
     offers: list[Offer]
     chosen: Offer | None
+    instead_of: ChatModel | None = None
 
     @property
     def free(self) -> list[Offer]:
@@ -39,10 +42,24 @@ class Picker:
 
 
 def of(slug: str | None) -> Picker:
-    """The picker with `slug` chosen; without one, or with one that is not offered any more, the free tier."""
+    """The picker with `slug` chosen, or what follows it where it is retired; else the free tier."""
     picker = Picker(catalogue.offers(), None)
     chosen = next((offer for offer in picker.offers if offer.model.slug == slug), None)
-    return Picker(picker.offers, chosen or picker.free_tier)
+    retired = None
+    if chosen is None and slug:
+        retired, chosen = _following(slug, picker.offers)
+    return Picker(picker.offers, chosen or picker.free_tier, retired)
+
+
+def _following(slug: str, offers: Iterable[Offer]) -> tuple[ChatModel | None, Offer | None]:
+    """A model that is retired, and the offer that follows it; None where it is not, and where nothing does."""
+    try:
+        found = catalogue.find(slug)
+    except catalogue.ModelRetired as gone:
+        return gone.model, None
+    except catalogue.UnknownModel:
+        return None, None
+    return found.instead_of, next((offer for offer in offers if offer.model == found.model), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +72,30 @@ class Tries:
 
 
 def tries(reply: Message, offers: Iterable[Offer], *, available: int) -> Tries:
-    """The rest of a reply that was cut off, by its own model. In the place of one that did not come about its own model
-    again, and after a failure another one. `available`: the tokens that its reader can spend."""
+    """The rest of a reply that was cut off, by its own model or what follows it, else by another one. In the place of one
+    that did not come about its own model again, and after a failure another one. `available`: the tokens that its reader
+    can spend."""
     ready = [offer for offer in offers if offer.is_available]
-    own = [offer for offer in ready if offer.model == reply.model]
-    other = instead_of(reply.model, ready) if reply.state == Message.State.FAILED else None
+    own = _own(reply.model, ready)
+    instead = instead_of(reply.model, ready)
+    other = instead if reply.state == Message.State.FAILED or not own else None
     conversation = prompts.Conversation(reply.session_id, tip=reply.pk)
     quotes = partial(turns.quotes_of_answers, conversation, available=available)
-    go_on = quotes(reply.pk, own) if reply.is_cut_off else []
-    again = [*own, *([other] if other else [])] if reply.state != Message.State.COMPLETE else []
+    either = [*own, *([other] if other and other not in own else [])]
+    go_on = quotes(reply.pk, either[:1]) if reply.is_cut_off else []
+    again = either if reply.state != Message.State.COMPLETE else []
     return Tries(next(iter(go_on), None), quotes(reply.parent_id, again) if again else [])
+
+
+def _own(model: ChatModel | None, ready: list[Offer]) -> list[Offer]:
+    """The offer of a model, or of what follows it where it is retired; nothing where neither can answer."""
+    own = [offer for offer in ready if offer.model == model]
+    if own or model is None:
+        return own
+    with suppress(UnknownModel):
+        heir = catalogue.find(model.slug).model
+        return [offer for offer in ready if offer.model == heir]
+    return []
 
 
 def others(reply: Message, offers: Iterable[Offer], *, available: int) -> list[Quote]:

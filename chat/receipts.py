@@ -1,11 +1,12 @@
 """What a reply cost, and why. Follows the ids from the reply to its usage row, the price row that was valid then, and
 the transfer that paid (X6)."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from decimal import Decimal
 
 from aleph.accounts.models import User
-from billing import ledger
+from billing import ledger, statements
 from chat import sessions
 from chat.models import Message
 from usage import reports
@@ -41,9 +42,17 @@ class Receipt:
             Line("fresh_input", call.fresh_input_tokens, reply.input_rate),
             Line("cache_read", call.cache_read_tokens, reply.input_rate),
             Line("cache_write", call.cache_write_tokens, reply.input_rate),
+            Line("cache_write_1h", call.cache_write_1h_tokens, reply.input_rate),
             Line("visible_output", call.visible_output_tokens, reply.output_rate),
             Line("reasoning", call.reasoning_tokens, reply.output_rate),
         ]
+
+    @property
+    def unit_prices(self) -> dict[str, Decimal]:
+        """What the provider took for a million LLM tokens of each class, in USD, as the call has kept it."""
+        kept = (self.call.unit_prices if self.call else None) or {}
+        classes = ("input", "cached_input", "cache_write", "cache_write_1h", "output")
+        return {name: Decimal(kept[name]) for name in classes if name in kept}
 
     @property
     def sum(self) -> Decimal:
@@ -67,6 +76,14 @@ def of_reply(user: User, reply_id: str) -> Receipt:
     """The receipt of one of the user's replies. Raises `NotFound`."""
     reply = sessions.reply(user, reply_id)
     return Receipt(reply, reports.call_of(user, reply.pk), ledger.resolution_of(reply.hold_id))
+
+
+def subjects(user: User, reply_ids: Collection[str]) -> dict[str, statements.Subject]:
+    """Which chat each of the user's replies stands in, and which model wrote it; nothing for those that were deleted."""
+    found = Message.objects.filter(user=user, pk__in=reply_ids, role=Message.Role.ASSISTANT).values_list(
+        "pk", "session_id", "session__title", "model__name"
+    )
+    return {pk: statements.Subject(session, title, model or "") for pk, session, title, model in found}
 
 
 def rupiah(reply: Message) -> int | None:

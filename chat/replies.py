@@ -9,13 +9,17 @@ Every closing raises the epoch, so a worker that wakes up late can write nothing
 
 Who pays: a reply that is complete, or stopped by its reader, costs what was used, and never more than was held. A
 reply that failed or was interrupted costs nothing, with or without text.
+
+A call that fails before its first text, for a reason that may be gone by the next one, is followed by a second one: on
+the model's next route, or on the same where there is no other. Both are one reply of one model, with one hold at one
+price; each has a usage row. More than `MAX_ATTEMPTS` calls there never are, those of dead workers included.
 """
 
 import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -24,19 +28,30 @@ from typing import Any
 import structlog
 from celery import current_app
 from django.db import DatabaseError, connection, transaction
-from django.db.models import F, Q
+from django.db.models import BooleanField, F, Q
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from aleph.failpoints import reach
 from aleph.problems import IdempotencyMismatch
 from aleph.returning import update_returning
-from billing import ledger
-from chat import catalogue, prompts, stream
+from billing import ledger, refills
+from chat import attachments, breakers, catalogue, prompts, providers, stream
 from chat.keeper import LEASE, Live, keeper
-from chat.models import Message, Session
-from chat.providers.base import CLOCKS, Cancelled, Counts, Finish, Prompt, ProviderError, Text, Usage
-from usage import meter
+from chat.models import Message, Route, Session
+from chat.providers.base import (
+    Cancelled,
+    Counts,
+    Finish,
+    Image,
+    Kind,
+    Prompt,
+    ProviderError,
+    Text,
+    Usage,
+)
+from usage import calibration, estimate, meter
 
 log = structlog.get_logger(__name__)
 State = Message.State
@@ -49,6 +64,8 @@ RING_AGAIN = timedelta(seconds=6)
 """With a sweep every three seconds a lost bell is rung again within 15 s, also where a sweep or two die."""
 QUEUE_LIMIT = timedelta(seconds=60)
 BATCH = 200
+IS_OPEN = RawSQL("chat_message.state IN ('queued', 'streaming')", (), output_field=BooleanField())
+"""Its words stand in the statement, because SQLite finds a partial index only for what it reads there."""
 PAUSES_S = (0.2, 0.4)
 """Between the attempts to close a reply while the database does not answer."""
 WORKER_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -66,22 +83,41 @@ NOTHING_WAS_USED = frozenset(
     }
 )
 """Failures by which the provider says, or it is plain, that it never worked on the prompt."""
+FAULTS_OF_THE_QUESTION: frozenset[Kind] = frozenset({"context_too_long", "bad_request", "policy"})
+"""Failures that say nothing about the route: the next question may do well there."""
+WORTH_ASKING_AGAIN: frozenset[Kind] = frozenset({"overloaded", "unreachable", "server", "rate_limit"})
+"""Failures that come at once and may be gone in a moment, so that the same route may be asked a second time. Who has
+waited for a clock to run out does not wait for it twice."""
+PAUSE_S, LONGEST_PAUSE_S = 0.5, 2
+"""Before the same route is asked again; and what a provider may ask for, if anybody is to wait for it."""
+BUSY_S, LONGEST_BUSY_S = 15, 3600
+"""When to try again where a busy provider does not say, and what of his word is passed on at most."""
+USEFUL_S = 5
+"""With less than this left of the time for the whole reply, no second call begins."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """How a reply ended, and what is known about it. Durations in milliseconds, monotonic."""
+    """How a reply ended, and what is known about the call that ended it. Durations in milliseconds, monotonic.
+
+    `call_failed` is the error of the call where the reply itself ended otherwise: stopped before it was asked again.
+    `served_by`: the provider behind a router. `retry_after_s`: when a busy one asks to be tried again.
+    """
 
     state: str
     text: str = ""
     counts: Counts | None = None
     finish_reason: str = ""
     answered_by: str = ""
+    served_by: str = ""
     error_kind: str = ""
+    call_failed: str = ""
+    retry_after_s: int | None = None
     first_token_ms: int | None = None
     latency_ms: int | None = None
     called: bool = True
     metadata: dict[str, Any] = field(default_factory=dict)
+    lesson: calibration.Lesson | None = None
 
     @property
     def is_charged(self) -> bool:
@@ -116,7 +152,7 @@ def generate(reply_id: str) -> None:
     stream.publisher().flush()
     reach("K6")
     if live.ended_by == "shutdown" and not live.text:
-        _hand_back(reply, Q())
+        _hand_back(reply, Q(), call_failed=outcome.call_failed)
     elif live.ended_by != "lost":
         _close(reply, outcome, pauses_s=WORKER_PAUSES_S)
     reach("K10")
@@ -141,16 +177,16 @@ def close_for_owner(reply: Message) -> bool:
 
 def sweep() -> None:
     """What has to be done for replies that nobody answers for. Any number of sweeps may run at once."""
-    for reply in Message.objects.filter(state=State.STREAMING, lease_until__lt=Now()).select_related("model")[
-        :BATCH
-    ]:
+    dead = Message.objects.filter(IS_OPEN, state=State.STREAMING, lease_until__lt=Now())
+    for reply in dead.select_related("model")[:BATCH]:
         with _alone(reply.pk):
             _recover(reply)
-    waiting = Message.objects.filter(state=State.QUEUED).annotate(since=Coalesce("lease_until", "created_at"))
+    queued = Message.objects.filter(IS_OPEN, state=State.QUEUED)
+    waiting = queued.annotate(since=Coalesce("lease_until", "created_at"))
     for reply_id in list(waiting.filter(since__lt=Now() - QUEUE_LIMIT).values_list("pk", flat=True)[:BATCH]):
         with _alone(reply_id):
             close_queued(reply_id, State.FAILED, error_kind="queue")
-    silent = Message.objects.filter(state=State.QUEUED, rung_at__lt=Now() - RING_AGAIN)
+    silent = queued.filter(rung_at__lt=Now() - RING_AGAIN)
     for reply_id in list(silent.values_list("pk", flat=True)[:BATCH]):
         if silent.filter(pk=reply_id).update(rung_at=Now()):
             ring(reply_id)
@@ -194,41 +230,161 @@ def _claim(reply_id: str) -> Message | None:
 
 
 def _write(reply: Message, live: Live) -> Outcome:
-    """Have the provider write the reply; text goes to the stream as it comes. No transaction is open meanwhile."""
+    """Have a provider write the reply; text goes to the stream as it comes. No transaction is open meanwhile."""
     conversation = prompts.Conversation(reply.session_id, tip=reply.pk, with_models=True)
     reply.model = conversation.messages[-1].model
     assert reply.model is not None
     draft = prompts.draft(reply.model, conversation.asking(reply.parent_id))
+    routes = catalogue.ways_to(reply.model, with_images=bool(draft.images))
     connection.close()
-    provider = catalogue.connected().get(reply.provider)
-    if provider is None:
-        return Outcome(State.FAILED, error_kind="unreachable", called=False)
     takes = reply.model.takes_temperature
     prompt = Prompt(
         upstream_model=reply.answered_by,
-        messages=draft.messages,
+        messages=draft.texts,
+        images={
+            at: tuple(Image(image.media_type, attachments.read(image)) for image in images)
+            for at, images in draft.images.items()
+        },
         is_continuation=prompts.is_continuation(draft.messages),
         max_output_tokens=reply.max_output_tokens,
         temperature=TEMPERATURE if takes else None,
         top_p=TOP_P if takes else None,
         user_ref=hashlib.sha256(f"aleph:{reply.user_id}".encode()).hexdigest()[:32],
     )
-    outcome = Outcome(State.COMPLETE)
+    outcome = _ask_in_turn(reply, live, routes, prompt)
+    outcome.lesson = replace(draft.lesson, reply=estimate.sizes(outcome.text))
+    return outcome
+
+
+def _ask_in_turn(reply: Message, live: Live, routes: list[Route], prompt: Prompt) -> Outcome:
+    """Ask the first route that may be asked, and after a failure that nobody saw anything of one more."""
+    if not routes:
+        return Outcome(State.FAILED, error_kind="unreachable", called=False)
+    admission = breakers.admit([str(route) for route in routes])
+    if admission.at is None:
+        return Outcome(State.FAILED, error_kind="resting", retry_after_s=admission.wait_s, called=False)
+    route = routes[admission.at]
+    left_s = float(route.total_s)
+    if (reply.provider, reply.answered_by) != (route.provider, route.upstream_model):
+        _take_route(reply, live, route)
+    while True:
+        began = time.monotonic()
+        outcome, problem = _ask(reply, live, route, prompt, left_s, admission.failures)
+        left_s -= time.monotonic() - began
+        if problem is None or not problem.retryable or live.text or reply.attempts >= MAX_ATTEMPTS:
+            return outcome
+        others = [other for other in routes if other != route]
+        pause_s = PAUSE_S if problem.retry_after_s is None else problem.retry_after_s
+        is_same_worth_it = problem.kind in WORTH_ASKING_AGAIN and pause_s <= LONGEST_PAUSE_S
+        candidates = [*others, route] if is_same_worth_it else others
+        if not candidates or left_s < USEFUL_S:
+            return outcome
+        admission = breakers.admit([str(candidate) for candidate in candidates])
+        if admission.at is None:
+            return outcome
+        failed, route = route, candidates[admission.at]
+        try:
+            if route == failed:
+                live.call.pause(pause_s)
+            live.call.check()
+            _try_next(reply, live, outcome, route)
+        except Cancelled:
+            is_logged = not live.called
+            ended = Outcome(State.FAILED, called=False) if is_logged else outcome
+            ended.call_failed, ended.error_kind, ended.retry_after_s = ended.error_kind, "", None
+            _cancelled(live, ended)
+            return ended
+        except DatabaseError:
+            log.warning("a reply cannot be asked for again", reply_id=reply.pk, exc_info=True)
+            connection.close()
+            return outcome
+
+
+def _ask(
+    reply: Message, live: Live, route: Route, prompt: Prompt, left_s: float, failures: int
+) -> tuple[Outcome, ProviderError | None]:
+    """One call, and why it failed if it did. `left_s`: seconds that the reply may still take; `failures`: those that the
+    route has behind it."""
+    provider = catalogue.connected()[route.provider]
+    clocks = replace(route.clocks, total_s=min(route.total_s, left_s))
+    outcome, problem = Outcome(State.COMPLETE), None
     began = time.monotonic()
     try:
         live.called = True
-        _listen(provider.stream(prompt, call=live.call, clocks=CLOCKS), reply, live, outcome, began)
+        events = provider.stream(
+            replace(prompt, upstream_model=route.upstream_model), call=live.call, clocks=clocks
+        )
+        _listen(events, reply, live, outcome, began)
         if not live.text.strip():
             outcome.state, outcome.error_kind = State.FAILED, "empty"
     except Cancelled:
         _cancelled(live, outcome)
     except ProviderError as error:
+        problem = error
         outcome.state, outcome.error_kind = State.FAILED, error.kind
         outcome.metadata |= {"status": error.status, "request_id": error.request_id}
-        log.warning("the provider failed", provider=reply.provider, kind=error.kind, detail=error.detail)
+        if error.retryable and error.kind in ("rate_limit", "overloaded"):
+            wait_s = BUSY_S if error.retry_after_s is None else error.retry_after_s
+            outcome.retry_after_s = min(max(1, wait_s), LONGEST_BUSY_S)
+        log.warning("the provider failed", provider=route.provider, kind=error.kind, detail=error.detail)
     outcome.text = live.text
     outcome.latency_ms = _ms_since(began)
-    return outcome
+    if problem is not None and problem.kind not in FAULTS_OF_THE_QUESTION:
+        breakers.failed(str(route))
+    elif live.text:
+        breakers.worked(str(route), failures=failures)
+    return outcome, problem
+
+
+def _take_route(reply: Message, live: Live, route: Route) -> None:
+    """Another route than the turn was admitted with is asked; whoever cleans up after this worker has to know it."""
+    changed = Message.objects.filter(pk=reply.pk, epoch=reply.epoch, state=State.STREAMING).update(
+        provider=route.provider, answered_by=route.upstream_model
+    )
+    connection.close()
+    if not changed:
+        live.end("lost")
+    reply.provider, reply.answered_by = route.provider, route.upstream_model
+
+
+def _try_next(reply: Message, live: Live, failed: Outcome, route: Route) -> None:
+    """Log a call that failed and count the next one, by `route`: both or none. Raises `Cancelled` where the reply was
+    stopped meanwhile, or is not this worker's any more."""
+    if _count_next(reply, failed, route):
+        live.called = False
+    else:
+        own = Message.objects.filter(pk=reply.pk, epoch=reply.epoch, state=State.STREAMING)
+        live.end("stopped" if own.filter(stop_requested_at__isnull=False).exists() else "lost")
+    connection.close()
+    live.call.check()
+    live.call.request_id = ""
+    reach("K12")
+
+
+def _count_next(reply: Message, failed: Outcome, route: Route) -> bool:
+    """False if the reply is not as `reply` says (epoch, attempts), or somebody wants it stopped."""
+    counts, source = _counted(reply, failed)
+    with transaction.atomic():
+        counted = Message.objects.filter(
+            pk=reply.pk,
+            epoch=reply.epoch,
+            attempts=reply.attempts,
+            state=State.STREAMING,
+            stop_requested_at=None,
+        ).update(
+            attempts=F("attempts") + 1,
+            provider=route.provider,
+            answered_by=route.upstream_model,
+            started_at=Now(),
+        )
+        if counted:
+            _record(reply, failed, counts, source, "")
+    if counted:
+        reply.attempts += 1
+        reply.provider, reply.answered_by = route.provider, route.upstream_model
+        reply.started_at = timezone.now()
+        log.info("a reply is asked for again", reply_id=reply.pk, route=str(route))
+    return bool(counted)
 
 
 def _listen(events: Any, reply: Message, live: Live, outcome: Outcome, began: float) -> None:
@@ -253,9 +409,11 @@ def _listen(events: Any, reply: Message, live: Live, outcome: Outcome, began: fl
                 live.end("too_long")
         elif isinstance(event, Usage):
             outcome.counts = event.counts
+            outcome.metadata |= event.facts
         elif isinstance(event, Finish):
             outcome.finish_reason = event.reason
             outcome.answered_by = event.model or outcome.answered_by
+            outcome.served_by = event.served_by
             outcome.metadata |= {"request_id": event.request_id, "raw_finish_reason": event.raw_reason}
 
 
@@ -307,8 +465,10 @@ def _close_once(reply: Message, outcome: Outcome, only_if: Q) -> bool:
             tokens_used=charge,
             provider=reply.provider,
             answered_by=outcome.answered_by or reply.answered_by,
+            served_by=outcome.served_by,
             finish_reason=outcome.finish_reason,
             error_kind=outcome.error_kind,
+            retry_after_s=outcome.retry_after_s,
             lease_until=None,
             finished_at=Now(),
         )
@@ -318,7 +478,7 @@ def _close_once(reply: Message, outcome: Outcome, only_if: Q) -> bool:
         if cost != charge:
             Message.objects.filter(pk=reply.pk).update(tokens_used=cost)
         if outcome.called:
-            _record(reply, outcome, counts, source, paid, absorbed=max(0, used - cost))
+            _record(reply, outcome, counts, source, paid, charged=cost, absorbed=max(0, used - cost))
         if cost:
             Session.objects.filter(pk=reply.session_id).update(
                 total_tokens_used=F("total_tokens_used") + cost
@@ -337,7 +497,10 @@ def _settle(reply: Message, outcome: Outcome, charge: int) -> tuple[int, str]:
     key = f"close:{reply.pk}"
     try:
         if charge:
-            return charge, ledger.post(hold_id=reply.hold_id, amount=charge, key=key).id
+            posted = ledger.post(hold_id=reply.hold_id, amount=charge, key=key)
+            if posted.is_low:
+                transaction.on_commit(partial(refills.ring, reply.user_id), robust=True)
+            return charge, posted.id
         if reply.hold_id:
             ledger.void(hold_id=reply.hold_id, key=key, reason=outcome.error_kind or outcome.state)
         return 0, ""
@@ -368,7 +531,8 @@ def _used(reply: Message, outcome: Outcome, counts: meter.Counts) -> int:
 def _counted(reply: Message, outcome: Outcome) -> tuple[meter.Counts, str]:
     """The LLM tokens of this call, and who counted them. What the provider did not say is estimated."""
     said = outcome.counts
-    was_used = outcome.called and (outcome.text or outcome.error_kind not in NOTHING_WAS_USED)
+    why = outcome.call_failed or outcome.error_kind
+    was_used = outcome.called and (outcome.text or why not in NOTHING_WAS_USED)
     if said is None and not was_used:
         return meter.Counts(fresh_input=0, visible_output=0), "estimated"
     assert reply.model is not None
@@ -379,14 +543,24 @@ def _counted(reply: Message, outcome: Outcome) -> tuple[meter.Counts, str]:
         visible_output=prompts.estimated_output(reply.model, outcome.text),
     )
     if said is None or (said.provider_input is None and said.provider_output is None):
+        if said is not None and said.provider_total is not None:
+            return _split(said.provider_total, estimated), "partial"
         return estimated, "estimated"
     if said.provider_input is not None:
         half = _disjoint(said)
         half.visible_output, half.reasoning = estimated.visible_output, None
         return half, "partial"
     half = _disjoint(said)
-    half.fresh_input, half.cache_read, half.cache_write = estimated.fresh_input, None, None
+    half.fresh_input, half.cache_read = estimated.fresh_input, None
+    half.cache_write = half.cache_write_1h = None
     return half, "partial"
+
+
+def _split(total: int, estimated: meter.Counts) -> meter.Counts:
+    """A total of which nobody said how it divides, in the proportion of the estimate."""
+    whole = estimated.input_tokens + estimated.output_tokens
+    output = total * estimated.output_tokens // whole if whole else 0
+    return meter.Counts(fresh_input=total - output, visible_output=output)
 
 
 def _disjoint(said: Counts) -> meter.Counts:
@@ -394,6 +568,7 @@ def _disjoint(said: Counts) -> meter.Counts:
         fresh_input=said.fresh_input,
         cache_read=said.cache_read,
         cache_write=said.cache_write,
+        cache_write_1h=said.cache_write_1h,
         visible_output=said.visible_output,
         reasoning=said.reasoning,
         flagged=said.flagged,
@@ -401,29 +576,50 @@ def _disjoint(said: Counts) -> meter.Counts:
 
 
 def _record(
-    reply: Message, outcome: Outcome, counts: meter.Counts, source: str, paid: str, *, absorbed: int = 0
+    reply: Message,
+    outcome: Outcome,
+    counts: meter.Counts,
+    source: str,
+    paid: str,
+    *,
+    charged: int = 0,
+    absorbed: int = 0,
 ) -> None:
     meter.record(
         user_id=reply.user_id,
         operation=OPERATION,
         operation_id=reply.pk,
         attempt=max(1, reply.attempts),
-        provider=reply.provider,
+        provider=_billed_by(reply, outcome),
         model=outcome.answered_by or reply.answered_by,
         requested_model=reply.answered_by,
         label=reply.model.name if reply.model else "",
         counts=counts,
         source=source,
-        status=outcome.state,
+        status=State.FAILED if outcome.call_failed else outcome.state,
         started_at=reply.started_at or timezone.now(),
         first_token_ms=outcome.first_token_ms,
         latency_ms=outcome.latency_ms,
         transfer_id=paid,
+        charged_tokens=charged,
+        value_idr_per_1k=reply.value_idr_per_1k,
+        lesson=outcome.lesson,
         metadata={"session": reply.session_id}
         | {name: value for name, value in outcome.metadata.items() if value}
-        | ({"error": outcome.error_kind} if outcome.error_kind else {})
+        | ({"served_by": outcome.served_by, "route": reply.provider} if outcome.served_by else {})
+        | ({"error": why} if (why := outcome.call_failed or outcome.error_kind) else {})
         | ({"absorbed_tokens": absorbed} if absorbed else {}),
     )
+
+
+def _billed_by(reply: Message, outcome: Outcome) -> str:
+    """The provider whose prices hold for a call: the route's own, or the one that a gateway says it has asked."""
+    served_by = outcome.served_by.lower()
+    if reply.provider in catalogue.GATEWAYS:
+        for name, label in providers.LABELS.items():
+            if served_by in (name, label.lower()):
+                return name
+    return reply.provider
 
 
 def _recover(reply: Message) -> None:
@@ -442,12 +638,12 @@ def _recover(reply: Message) -> None:
         log.warning("a reply is written again", reply_id=reply.pk)
 
 
-def _hand_back(reply: Message, only_if: Q) -> bool:
+def _hand_back(reply: Message, only_if: Q, *, call_failed: str = "") -> bool:
     """Put a reply of which nobody saw anything back into the queue, with a usage row for the call that was lost.
 
     Its lease ends at this moment, and it waits from then on: the time of the lost call does not count as waiting.
     """
-    outcome = Outcome(State.INTERRUPTED, error_kind="worker_died")
+    outcome = Outcome(State.INTERRUPTED, error_kind="worker_died", call_failed=call_failed)
     counts, source = _counted(reply, outcome)
     with transaction.atomic():
         handed = Message.objects.filter(

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import BooleanField, Exists, F, OuterRef, QuerySet
+from django.db.models import BooleanField, F, QuerySet
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from aleph import ids
 from aleph.accounts.models import User
 from aleph.problems import Conflict, InvalidRequest, NotFound, RateLimited
-from chat import branches, replies
+from chat import attachments, branches, replies
 from chat.models import ChatModel, Message, Session
 
 PAGE = 50
@@ -111,10 +111,15 @@ def recent(user: User, *, limit: int = PAGE, before: tuple[datetime, str] | None
 
 
 def _of(user: User) -> QuerySet[Session]:
-    writing = Message.objects.filter(session=OuterRef("pk"), state__in=Message.OPEN)
+    # In words of our own: SQLite finds the index of open replies only where their states stand in the statement.
+    is_open = RawSQL(
+        "EXISTS (SELECT 1 FROM chat_message WHERE session_id = chat_session.id AND state IN ('queued', 'streaming'))",
+        (),
+        output_field=BooleanField(),
+    )
     return (
         Session.objects.filter(user=user)
-        .annotate(is_open=Exists(writing))
+        .annotate(is_open=is_open)
         .select_related("model")
         .order_by("-last_message_at", "-id")
     )
@@ -171,6 +176,7 @@ def delete(session: Session) -> None:
             # left to the next attempt, never waited for.
             Session.objects.select_for_update().filter(pk=session.pk).first()
             if not open_replies.exists():
+                attachments.leave(session)
                 session.delete()
                 return
     raise Conflict

@@ -26,6 +26,7 @@ import redis
 import redis.asyncio
 import structlog
 from django.conf import settings
+from redis.commands.core import Script
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +54,12 @@ def client() -> redis.Redis:
     return redis.Redis.from_url(
         settings.REDIS_URL, socket_timeout=5, socket_connect_timeout=1, health_check_interval=30
     )
+
+
+@cache
+def script(source: str) -> Script:
+    """A script of another module of the chat's, to be run on the connections of this process. Raises one of `FAULTS`."""
+    return client().register_script(source)
 
 
 def ping() -> bool:

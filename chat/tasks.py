@@ -1,18 +1,17 @@
-"""Celery's side of replies: shells around `chat.replies`. Ids in, nothing out, harmless when run twice."""
+"""Celery's side of chats: shells around `chat.replies` and `chat.attachments`. Ids in, nothing out, harmless when run twice."""
 
 import threading
 
 import structlog
 from celery import shared_task
 from celery.signals import worker_ready, worker_shutting_down
+from django.conf import settings
 from django.db import connection
 
-from chat import replies, stream
+from chat import attachments, local_models, replies, stream
 from chat.keeper import keeper
 
 log = structlog.get_logger(__name__)
-
-SHUTDOWN_GRACE_S = 6.0
 
 
 @shared_task(name="chat.tasks.generate")
@@ -26,6 +25,16 @@ def sweep() -> None:
     stream.note_sweep()
 
 
+@shared_task(name="chat.tasks.sweep_attachments")
+def sweep_attachments() -> None:
+    attachments.sweep()
+
+
+@shared_task(name="chat.tasks.look_for_local_models")
+def look_for_local_models() -> None:
+    local_models.look()
+
+
 @worker_ready.connect
 def sweep_at_once(**_: object) -> None:
     """Who starts has often died a moment ago, and the clock or the house with him: nobody waits for them to look."""
@@ -35,6 +44,7 @@ def sweep_at_once(**_: object) -> None:
 def _first_sweep() -> None:
     try:
         sweep()
+        local_models.look()
     except Exception:
         log.warning("the first sweep failed; the clock rings for the next", exc_info=True)
     finally:
@@ -43,5 +53,5 @@ def _first_sweep() -> None:
 
 @worker_shutting_down.connect
 def hand_over(**_: object) -> None:
-    """A warm shutdown lets replies finish for a moment; then they are handed to other workers or closed."""
-    keeper().drain(SHUTDOWN_GRACE_S)
+    """A warm shutdown lets replies finish for a while; then they are handed to other workers or closed."""
+    keeper().drain(settings.SHUTDOWN_GRACE_SECONDS)

@@ -4,28 +4,33 @@ The queued row is the queue; Celery is only rung. A turn carries an id that the 
 click, a second tab and a repeated request are one turn.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import IntegrityError, OperationalError, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
 
 from aleph import ids
 from aleph.accounts.models import User
 from aleph.failpoints import reach
 from aleph.problems import Conflict, IdempotencyMismatch, InvalidRequest, NotFound, Problem
 from billing import ledger
+from chat import attachments as attached
 from chat import branches, catalogue, prompts, replies, sessions
 from chat.catalogue import Offer
-from chat.models import Message, Session
+from chat.models import Attachment, Message, Session
 
 MAX_TEXT = 100_000
 """Characters of one message. More than any model of the catalogue makes good use of."""
 USEFUL_OUTPUT = 64
 """LLM tokens of output below which a reply is not worth starting (X1)."""
+PARAGRAPH, PAGE = 100, 500
+"""LLM tokens of a short reply and of a long one; most are between."""
 TITLE = 60
 
 
@@ -41,6 +46,23 @@ class ModelUnavailable(Problem):
     code = "AI_SERVICE_UNAVAILABLE"
     status = 503
     text = _("The AI service is not available at the moment. Please try again later.")
+
+
+class ImagesNotTaken(InvalidRequest):
+    code = "IMAGES_NOT_TAKEN"
+    text = _("This model takes no images. Choose one that does, or leave the images out.")
+
+
+class ModelBusy(ModelUnavailable):
+    """A provider that says, or is known to be, too busy for `seconds`."""
+
+    def __init__(self, seconds: int, data: dict[str, Any]) -> None:
+        text = ngettext(
+            "The AI service is busy. Please try again in %(count)s second.",
+            "The AI service is busy. Please try again in %(count)s seconds.",
+            seconds,
+        )
+        super().__init__(text % {"count": seconds}, data=data, retry_after_s=seconds)
 
 
 class PriceChanged(Conflict):
@@ -85,6 +107,20 @@ class Quote:
         """What can really be charged: all that there is, where that is less and still pays for a useful reply."""
         return min(self.at_most, self.available) if self.is_enough else self.at_most
 
+    @property
+    def usual(self) -> tuple[int, int]:
+        """What a reply of a paragraph costs, and one of a page, by the estimate; never above the ceiling."""
+        model, ceiling = self.offer.model, self.ceiling
+        short, long = (
+            prompts.cost(
+                model,
+                input_tokens=self.draft.likely,
+                output_tokens=min(tokens, model.max_output_tokens),
+            )
+            for tokens in (PARAGRAPH, PAGE)
+        )
+        return min(short, ceiling), min(long, ceiling)
+
 
 def start(
     *,
@@ -95,21 +131,22 @@ def start(
     turn: str,
     terms: str | None = None,
     parent: str | None = None,
+    attachments: Sequence[str] = (),
 ) -> Turn:
     """Admit a message and queue its reply. Without a session a new one begins; `model_slug` None keeps the session's
     model (for a new session: the free tier). `terms` are the `ChatModel.terms` that the sender was shown. `parent` is the
     id of the reply that the message is said to, None for the session's newest; where something was said to it already,
-    the message begins another branch.
+    the message begins another branch. `attachments` are the ids of images to go with it.
 
-    Raises `EmptyText`, `TextTooLong`, `UnknownModel`, `ModelUnavailable`, `PriceChanged`, `StillWriting`, `ledger.Insufficient`,
+    Raises `EmptyText`, `TextTooLong`, `ImagesNotTaken`, `attachments.TooManyImages`, `attachments.ImageGone`, `UnknownModel`, `ModelUnavailable`, `PriceChanged`, `StillWriting`, `ledger.Insufficient`,
     `ledger.Frozen`, `sessions.TooManyOpen`, and `NotFound` for a parent that is no reply of this session. Nothing is written
     then. A known `turn` gives the first answer again; with other words it is an `IdempotencyMismatch`.
     """
     said = _cleaned(text)
     admitted = _admitted_once(
-        user, turn, lambda: _start(user, session, said, model_slug, turn, terms, parent)
+        user, turn, lambda: _start(user, session, said, model_slug, turn, terms, parent, attachments)
     )
-    return _as_asked(admitted, said, session, model_slug, parent)
+    return _as_asked(admitted, said, session, model_slug, parent, attachments)
 
 
 def edit(
@@ -120,14 +157,18 @@ def edit(
     turn: str,
     model_slug: str | None = None,
     terms: str | None = None,
+    attachments: Sequence[str] | None = None,
 ) -> Turn:
-    """Say something else in the place of the user's message `message_id`, which stays as a branch. Raises as `start`."""
+    """Say something else in the place of the user's message `message_id`, which stays as a branch. `attachments`: of its
+    images those to keep, and drafts; None keeps all. Raises as `start`."""
     old = sessions.message(user, message_id)
+    if attachments is None:
+        attachments = [image.pk for image in attached.of([old]).get(old.pk, ())]
     said, parent = _cleaned(text), old.parent_id or branches.FIRST
     admitted = _admitted_once(
-        user, turn, lambda: _start(user, old.session, said, model_slug, turn, terms, parent)
+        user, turn, lambda: _start(user, old.session, said, model_slug, turn, terms, parent, attachments)
     )
-    return _as_asked(admitted, said, old.session, model_slug, parent)
+    return _as_asked(admitted, said, old.session, model_slug, parent, attachments)
 
 
 def retry(
@@ -168,20 +209,36 @@ def stop(*, user: User, reply_id: str) -> Message:
 
 
 def quote(
-    *, user: User, session: Session | None, text: str, model_slug: str | None, parent: str | None = None
+    *,
+    user: User,
+    session: Session | None,
+    text: str,
+    model_slug: str | None,
+    parent: str | None = None,
+    attachments: Sequence[str] = (),
 ) -> Quote:
-    """What `text` would cost at most, said to `parent`. Raises `UnknownModel`, `TextTooLong`, `NotFound`."""
+    """What `text` would cost at most, said to `parent`. Raises `UnknownModel`, `TextTooLong`, `ImagesNotTaken`, `NotFound`."""
     offer = _offer(session, model_slug)
-    draft = _draft(offer, _conversation(session, parent), text)
+    images = attached.to_send(user, attachments, session)
+    draft = _draft(offer, _conversation(session, parent), text, images)
     available = 0 if offer.model.is_free else ledger.balance_of(user).available
     return _quote(offer, draft, available)
 
 
-def quote_of_edit(*, user: User, message_id: str, text: str, model_slug: str | None) -> Quote:
+def quote_of_edit(
+    *, user: User, message_id: str, text: str, model_slug: str | None, attachments: Sequence[str] = ()
+) -> Quote:
     """What `text` would cost at most in the place of the user's message. Raises as `quote`."""
     old = sessions.message(user, message_id)
     parent = old.parent_id or branches.FIRST
-    return quote(user=user, session=old.session, text=text, model_slug=model_slug, parent=parent)
+    return quote(
+        user=user,
+        session=old.session,
+        text=text,
+        model_slug=model_slug,
+        parent=parent,
+        attachments=attachments,
+    )
 
 
 def quotes_of_answers(
@@ -192,7 +249,7 @@ def quotes_of_answers(
     spoken = conversation.asking(parent)
     quotes = []
     for offer in offers:
-        with suppress(TextTooLong):
+        with suppress(TextTooLong, ImagesNotTaken):
             quotes.append(_quote(offer, _fit(offer, spoken), available))
     return quotes
 
@@ -205,15 +262,17 @@ def _start(
     turn: str,
     terms: str | None,
     parent: str | None,
+    attachments: Sequence[str],
 ) -> Turn:
     if not text:
         raise EmptyText
+    images = attached.to_send(user, attachments, session)
     offer = _agreed(_available(_offer(session, model_slug)), terms)
     conversation = _conversation(session, parent)
     tip = conversation.tip
     if conversation.writing is not None:
         raise StillWriting
-    draft = _draft(offer, conversation, text)
+    draft = _draft(offer, conversation, text, images)
     chosen = offer.model if model_slug else (session.model if session else None)
     message_id, reply_id = sorted([ids.new("msg"), ids.new("msg")])
     with transaction.atomic():
@@ -225,25 +284,39 @@ def _start(
             parent_id=tip.pk if tip else None,
             role=Message.Role.USER,
             content=text,
+            image_count=len(images),
         )
         reply = _reply(reply_id, message, offer, draft, turn)
         Message.objects.bulk_create([message, reply])
+        attached.attach(message, images)
         sessions.touch(session, messages=2, title=title_of(text), model=chosen)
         _ring_on_commit(reply)
     return Turn(session, message, reply)
 
 
 def _as_asked(
-    admitted: Turn, said: str, session: Session | None, model_slug: str | None, parent: str | None
+    admitted: Turn,
+    said: str,
+    session: Session | None,
+    model_slug: str | None,
+    parent: str | None,
+    attachments: Sequence[str],
 ) -> Turn:
+    shown = attached.of([admitted.message]).get(admitted.message.pk, ())
     if (
         admitted.message.content != said
         or (session is not None and admitted.session.pk != session.pk)
-        or (model_slug and admitted.reply.model is not None and admitted.reply.model.slug != model_slug)
+        or _is_of_another_model(admitted, model_slug)
         or (parent is not None and (admitted.message.parent_id or branches.FIRST) != parent)
+        or [image.pk for image in shown] != list(dict.fromkeys(attachments))
     ):
         raise IdempotencyMismatch
     return admitted
+
+
+def _is_of_another_model(admitted: Turn, model_slug: str | None) -> bool:
+    model = admitted.reply.model
+    return bool(model_slug) and model is not None and not catalogue.stands_for(model_slug or "", model)
 
 
 def _answer_once(
@@ -256,7 +329,7 @@ def _answer_once(
         return _answer(old.session, asked, slug, turn, terms, is_chosen=bool(model_slug))
 
     admitted = _admitted_once(user, turn, answer)
-    if admitted.message.pk != asked.pk:
+    if admitted.message.pk != asked.pk or _is_of_another_model(admitted, model_slug):
         raise IdempotencyMismatch
     return admitted
 
@@ -372,8 +445,10 @@ def _available(offer: Offer) -> Offer:
 
 
 def _agreed(offer: Offer, terms: str | None) -> Offer:
-    """The offer, if it is what the sender was shown. Terms of another model say nothing of this one."""
-    if terms and terms.partition(":")[0] == offer.model.slug and terms != offer.model.terms:
+    """The offer, if it is what the sender was shown. Terms of another model say nothing of this one; those of a retired one
+    were shown to somebody who does not know yet what follows it."""
+    shown = terms.rsplit(":", 2)[0] if terms else ""
+    if terms != offer.model.terms and shown in (offer.model.slug, offer.instead_of and offer.instead_of.slug):
         raise PriceChanged
     return offer
 
@@ -393,14 +468,20 @@ def _conversation(session: Session | None, parent: str | None) -> prompts.Conver
     return conversation
 
 
-def _draft(offer: Offer, conversation: prompts.Conversation, text: str) -> prompts.Draft:
+def _draft(
+    offer: Offer, conversation: prompts.Conversation, text: str, images: tuple[Attachment, ...]
+) -> prompts.Draft:
     if len(text) > MAX_TEXT:
         raise TextTooLong
     tip = conversation.tip
-    return _fit(offer, [*conversation.upto(tip.pk if tip else None), ("user", text)])
+    said = prompts.Spoken("user", text, images)
+    return _fit(offer, [*conversation.upto(tip.pk if tip else None), said])
 
 
 def _fit(offer: Offer, conversation: list[prompts.Spoken]) -> prompts.Draft:
+    """What is sent for an answer. What is answered must be seen whole; of images further up a model is only told."""
+    if conversation and conversation[-1].images and not offer.model.takes_images:
+        raise ImagesNotTaken
     try:
         return prompts.draft(offer.model, conversation)
     except prompts.DoesNotFit as error:

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from chat import views
+from chat import image_pages, views
 
 app_name = "chat"
 urlpatterns = [
@@ -12,6 +12,9 @@ urlpatterns = [
     path("chat/turns", views.turns_of_new_chat, name="turns"),
     path("chat/estimates", views.estimates, name="estimates"),
     path("chat/purchases", views.purchases, name="purchases"),
+    path("chat/attachments", image_pages.drafts, name="drafts"),
+    path("chat/attachments/<str:attachment_id>", image_pages.image, name="image"),
+    path("chat/attachments/<str:attachment_id>/page", image_pages.image_page, name="image_page"),
     path("chat/<str:session_id>", views.session, name="session"),
     path("chat/<str:session_id>/turns", views.session_turns, name="session_turns"),
     path("chat/<str:session_id>/title", views.title, name="title"),

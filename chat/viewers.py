@@ -7,6 +7,7 @@ and one message to Redis that renews their slots. Between these a stream costs n
 
 import asyncio
 import contextvars
+import threading
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Collection
 from contextlib import aclosing
 from functools import partial
@@ -23,7 +24,7 @@ from django.http import HttpRequest
 from aleph import rates
 from aleph.accounts.models import ApiKey, User
 from aleph.api import Unauthenticated
-from aleph.problems import NotFound, Problem
+from aleph.problems import Busy, NotFound, Problem
 from aleph.threads import in_thread
 from chat.models import Message
 
@@ -32,6 +33,10 @@ log = structlog.get_logger(__name__)
 RECHECK_S = 30.0
 """Less than half of `rates.SLOT_S`, so that one failed round loses no slot."""
 BATCH = 500
+
+
+class Leaving(Busy):
+    """This process is asked to go; another one goes on with the stream."""
 
 
 class Seat:
@@ -48,6 +53,7 @@ class Seat:
         most = settings.MAX_OPEN_STREAMS
         self.slot = rates.Slot("stream", user.pk, most) if most else None
         self.left: rates.Allowance | None = None
+        self.comes_back = False
         self.problem: Problem | None = None
         self.waiting: asyncio.Task[object] | None = None
         self._is_closed = False
@@ -80,14 +86,21 @@ def admit(request: HttpRequest, *actions: str) -> Seat:
 
 class Watched:
     """The events of a reply for as long as the seat's reader may see them; then, with the reason, a `farewell`.
+    `comes_back`: who reads it opens another stream by himself where this one breaks off.
 
     A streaming response takes it as its content, and closes it when it is over, also where nobody came to read it.
     """
 
     def __init__(
-        self, seat: Seat, reply_id: str, events: AsyncIterable[str], *, farewell: Callable[[Problem], str]
+        self,
+        seat: Seat,
+        reply_id: str,
+        events: AsyncIterable[str],
+        *,
+        farewell: Callable[[Problem], str],
+        comes_back: bool = False,
     ) -> None:
-        seat.reply_id = reply_id
+        seat.reply_id, seat.comes_back = reply_id, comes_back
         self.seat = seat
         self.events = cast(AsyncGenerator[str, None], events)
         self.farewell = farewell
@@ -139,6 +152,15 @@ def count_all() -> int:
     return sum(len(lookout.seats) for lookout in list(_lookouts.values()))
 
 
+def send_away() -> None:
+    """Let everybody who comes back by himself do so, to another process: this one is asked to go. Whoever does not is
+    served to the end, or until the server loses its patience. From any thread, and from the handler of a signal."""
+    _is_leaving.set()
+    for loop, lookout in list(_lookouts.items()):
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(lookout.send_away)
+
+
 class _Lookout:
     """Looks after all streams of an event loop, while there are any."""
 
@@ -148,12 +170,19 @@ class _Lookout:
 
     def enter(self, seat: Seat) -> None:
         self.seats.add(seat)
+        if _is_leaving.is_set():
+            self.send_away()
         if self._task is None or self._task.done():
             # Not in the context of the request that happened to be the first.
             self._task = asyncio.create_task(self._look_round(), context=contextvars.Context())
 
     def leave(self, seat: Seat) -> None:
         self.seats.discard(seat)
+
+    def send_away(self) -> None:
+        for seat in self.seats:
+            if seat.comes_back:
+                seat.end(Leaving())
 
     async def _look_round(self) -> None:
         while self.seats:
@@ -207,6 +236,7 @@ def _look_after(seats: Collection[Seat]) -> list[tuple[Seat, Problem]]:
     return [(seat, problem) for seat, problem in found if problem is not None]
 
 
+_is_leaving = threading.Event()
 _lookouts: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lookout] = WeakKeyDictionary()
 
 

@@ -7,7 +7,7 @@ page. Nothing that somebody typed is lost by an error: by htmx it stays where it
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 from django.conf import settings
@@ -19,15 +19,16 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import number_format
 from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.translation import get_language, pgettext
 from django.utils.translation import gettext as _
-from django.utils.translation import pgettext
 from django_htmx.http import replace_url, reswap, retarget
 
 from aleph import rates
 from aleph.problems import IdempotencyMismatch, NotFound, Problem, RateLimited, noting_delay
-from billing import ledger
+from billing import ledger, topups
 from billing import purchases as shop
 from chat import (
+    attachments,
     branches,
     catalogue,
     checkout,
@@ -41,7 +42,7 @@ from chat import (
     viewers,
 )
 from chat.models import Message, Session
-from chat.pages import Request, fragment, moved, page
+from chat.pages import Request, View, fragment, moved, page
 from chat.turns import Quote, Turn
 
 EVENT_STREAM = {
@@ -59,7 +60,7 @@ MODEL_COOKIE = "model"
 class Said:
     """What the composer sends: the text, the model to answer it (None: as before), the id of the turn, the terms that it
     showed (None: it showed none), and the reply that it stood below (None: the newest). `edited` is the message in the
-    place of which this is said."""
+    place of which this is said, `images` the ids of those that go with it."""
 
     text: str
     model: str | None
@@ -67,6 +68,7 @@ class Said:
     terms: str | None
     parent: str | None
     edited: str | None
+    images: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, request: Request) -> "Said":
@@ -74,7 +76,24 @@ class Said:
         model, terms, parent, edited = (
             post.get(name) or None for name in ("model", "terms", "parent", "edited")
         )
-        return cls(post.get("text", ""), model, post.get("turn", ""), terms, parent, edited)
+        images = tuple(post.getlist("attachment"))[: 2 * attachments.MOST]
+        return cls(post.get("text", ""), model, post.get("turn", ""), terms, parent, edited, images)
+
+
+def of_a_chat(view: View) -> View:
+    """What is not there any more was deleted with its chat, maybe in another tab: so the page says that was asked from,
+    and what is typed there is kept."""
+
+    @wraps(view)
+    def guarded(request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
+        try:
+            return view(request, *args, **kwargs)
+        except NotFound:
+            if request.htmx or request.method == "POST":
+                return _gone(request, Said.of(request))
+            raise
+
+    return guarded
 
 
 @page("GET")
@@ -83,6 +102,7 @@ def home(request: Request) -> HttpResponse:
 
 
 @page("GET", "POST")
+@of_a_chat
 def session(request: Request, session_id: str) -> HttpResponse:
     """The branch that `at` stands on; by htmx another one in the place of the one that is shown. POST draws the page again
     with what stands in the composer: so one looks again without JavaScript."""
@@ -103,24 +123,18 @@ def turns_of_new_chat(request: Request) -> HttpResponse:
 
 
 @page("POST")
+@of_a_chat
 def session_turns(request: Request, session_id: str) -> HttpResponse:
-    said = Said.of(request)
-    try:
-        found = sessions.get(request.user, session_id)
-    except NotFound:
-        return _gone(request, said)
-    return _send(request, found, said)
+    return _send(request, sessions.get(request.user, session_id), Said.of(request))
 
 
 @page("POST")
+@of_a_chat
 def purchases(request: Request) -> HttpResponse:
     """Buy a package with the wallet, and send the message that waited for it. Twice the same key buys once."""
     said = Said.of(request)
     given = request.POST.get("session")
-    try:
-        found = sessions.get(request.user, given) if given else None
-    except NotFound:
-        return _gone(request, said)
+    found = sessions.get(request.user, given) if given else None
     package, key = request.POST.get("package", ""), request.POST.get("key", "")
     try:
         rates.take(request, "purchase")
@@ -128,26 +142,27 @@ def purchases(request: Request) -> HttpResponse:
         bought = shop.buy(user=request.user, package_slug=package, key=key, terms=terms)
     except Problem as problem:
         return noting_delay(_not_sent(request, problem, found, said, package=package), problem)
-    tokens = number_format(bought.tokens + bought.bonus_tokens, force_grouping=True)
-    messages.success(request, _("Bought %(tokens)s tokens.") % {"tokens": tokens})
+    tokens = number_format(bought.total_tokens, force_grouping=True)
+    messages.success(
+        request,
+        _("Bought %(tokens)s tokens. Receipt %(number)s.") % {"tokens": tokens, "number": bought.number},
+    )
     return _send(request, found, said)
 
 
 @page("GET", "POST")
+@of_a_chat
 def edits(request: Request, message_id: str) -> HttpResponse:
     """GET shows a message of one's own to be said otherwise, POST says it."""
     if request.method != "POST":
         message = sessions.message(request.user, message_id)
         return _edit(request, message, text=message.content, model=request.GET.get("model") or None)
     said = replace(Said.of(request), edited=message_id)
-    try:
-        found = sessions.message(request.user, message_id).session
-    except NotFound:
-        return _gone(request, said)
-    return _send(request, found, said)
+    return _send(request, sessions.message(request.user, message_id).session, said)
 
 
 @page("GET", "POST")
+@of_a_chat
 def retries(request: Request, reply_id: str) -> HttpResponse:
     """GET shows what another reply in the place of this one can cost, POST asks for it."""
     if request.method != "POST":
@@ -156,12 +171,14 @@ def retries(request: Request, reply_id: str) -> HttpResponse:
 
 
 @page("POST")
+@of_a_chat
 def continuations(request: Request, reply_id: str) -> HttpResponse:
     """The rest of a reply that was cut off."""
     return _ask_again(request, reply_id, turns.go_on)
 
 
 @page("POST")
+@of_a_chat
 def stops(request: Request, reply_id: str) -> HttpResponse:
     """The end of the reply comes through its stream; until then, and a worker that died lets it wait for a while, the
     page says that it is being stopped."""
@@ -208,7 +225,8 @@ def stream(request: HttpRequest, reply_id: str) -> HttpResponseBase:
         events: AsyncIterable[str] = live.page_events(reply, request=request, goes_on_from=earlier)
         if reply.is_open:
             seat = viewers.admit(request)
-            events = viewers.Watched(seat, reply.pk, events, farewell=partial(_farewell, reply))
+            farewell = partial(_farewell, reply, get_language())
+            events = viewers.Watched(seat, reply.pk, events, farewell=farewell, comes_back=True)
         return StreamingHttpResponse(events, headers=EVENT_STREAM)
     except NotFound:
         return HttpResponse(status=404)
@@ -218,6 +236,7 @@ def stream(request: HttpRequest, reply_id: str) -> HttpResponseBase:
 
 
 @page("GET")
+@of_a_chat
 def receipt(request: Request, reply_id: str) -> HttpResponse:
     context = {"receipt": receipts.of_reply(request.user, reply_id), "is_popover": bool(request.htmx)}
     return render(request, "chat/_receipt.html" if request.htmx else "chat/receipt.html", context)
@@ -292,10 +311,15 @@ def theme(request: HttpRequest) -> HttpResponse:
 
 def _send(request: Request, found: Session | None, said: Said) -> HttpResponse:
     try:
+        for file in request.FILES.getlist("images")[: attachments.MOST + 1]:
+            # Without a script the images come with the message. One that is refused must not take the others with it.
+            rates.take(request, "upload")
+            image = attachments.add(user=request.user, upload=file)
+            said = replace(said, images=(*said.images, image.pk))
         rates.take(request, "message")
         turn = _turn(request, found, said)
     except NotFound:
-        return _gone(request, said)
+        raise
     except Problem as problem:
         return noting_delay(_not_sent(request, problem, found, said), problem)
     if request.htmx and said.edited:
@@ -318,6 +342,7 @@ def _turn(request: Request, found: Session | None, said: Said) -> Turn:
             turn=said.turn,
             model_slug=said.model,
             terms=said.terms,
+            attachments=said.images,
         )
     return turns.start(
         user=user,
@@ -327,14 +352,19 @@ def _turn(request: Request, found: Session | None, said: Said) -> Turn:
         turn=said.turn,
         terms=said.terms,
         parent=said.parent,
+        attachments=said.images,
     )
 
 
 def _quote(request: Request, found: Session | None, said: Said) -> Quote:
-    user, text, slug = request.user, said.text, said.model
+    user, text, slug, images = request.user, said.text, said.model, said.images
     if said.edited:
-        return turns.quote_of_edit(user=user, message_id=said.edited, text=text, model_slug=slug)
-    return turns.quote(user=user, session=found, text=text, model_slug=slug, parent=said.parent)
+        return turns.quote_of_edit(
+            user=user, message_id=said.edited, text=text, model_slug=slug, attachments=images
+        )
+    return turns.quote(
+        user=user, session=found, text=text, model_slug=slug, parent=said.parent, attachments=images
+    )
 
 
 def _ask_again(request: Request, reply_id: str, act: Callable[..., Turn]) -> HttpResponse:
@@ -386,14 +416,24 @@ def _edit(
     message: Message,
     *,
     text: str,
+    images: Sequence[str] | None = None,
     model: str | None = None,
     status: int = 200,
     **context: Any,
 ) -> HttpResponse:
-    context |= {"message": message, "session": message.session, "text": text}
+    """`images`: the ids of those to send; None: those that the message has."""
+    shown = attachments.of([message]).get(message.pk, ())
+    wanted = [image.pk for image in shown] if images is None else images
+    context |= {
+        "message": message,
+        "session": message.session,
+        "text": text,
+        "images": [*shown, *attachments.drafts(request.user, wanted)],
+        "wanted": wanted,
+    }
     try:
         context["quote"] = turns.quote_of_edit(
-            user=request.user, message_id=message.pk, text=text, model_slug=model
+            user=request.user, message_id=message.pk, text=text, model_slug=model, attachments=wanted
         )
     except Problem as problem:
         context["problem"] = problem.message
@@ -415,29 +455,28 @@ def _regenerate(request: Request, reply: Message, problem: Problem | None = None
 
 
 def _drawn_again(request: Request, session_id: str, said: Said) -> HttpResponse:
-    try:
-        found = sessions.get(request.user, session_id)
-    except NotFound:
-        return _gone(request, said)
-    return _session(request, found, at=said.parent, text=said.text, model=said.model)
+    found = sessions.get(request.user, session_id)
+    kept = attachments.drafts(request.user, said.images)
+    return _session(request, found, at=said.parent, text=said.text, model=said.model, images=kept)
 
 
 def _gone(request: Request, said: Said) -> HttpResponse:
-    """The chat that a message was for was deleted, maybe in another tab. The text is kept, and can begin a new chat."""
+    """The chat was deleted, maybe in another tab. A text that was for it is kept, and can begin a new chat."""
     if request.htmx and said.edited:
         context = {"text": _("This chat was deleted."), "reason": _("Your text is kept.")}
         return fragment(
             request, "chat/_notice.html", context, into=f"#{said.edited}-notice", status=NotFound.status
         )
     if request.htmx:
-        return fragment(request, "chat/_gone.html", {}, into=NOTICE, status=NotFound.status)
+        return fragment(request, "chat/_gone.html", {"said": said}, into=NOTICE, status=NotFound.status)
     return _home(
         request,
         text=said.text,
+        images=attachments.drafts(request.user, said.images),
         model=said.model,
         status=NotFound.status,
         notice=_("This chat was deleted."),
-        reason=_("Your text is kept. Send it, and it begins a new chat."),
+        reason=_("Your text is kept. Send it, and it begins a new chat.") if said.text else "",
     )
 
 
@@ -457,7 +496,11 @@ def _not_sent(
         if request.htmx:
             return fragment(request, "billing/_not_enough.html", context, into=DIALOGS, status=problem.status)
     else:
-        context = {"notice": problem.message, "reason": problem.data.get("reason", "")}
+        context = {
+            "notice": problem.message,
+            "reason": problem.data.get("reason", ""),
+            "needs_tokens": isinstance(problem, ledger.Insufficient),
+        }
         if isinstance(problem, IdempotencyMismatch):
             context["notice"] = _("This message has already gone out with other words.")
             context["reason"] = _("Reload the page to see it. To send these words as well, send again.")
@@ -472,7 +515,16 @@ def _not_sent(
             return fragment(request, "chat/_notice.html", context, into=place, status=problem.status)
     if said.edited:
         message = sessions.message(request.user, said.edited)
-        return _edit(request, message, text=said.text, model=said.model, status=problem.status, **context)
+        return _edit(
+            request,
+            message,
+            text=said.text,
+            images=said.images,
+            model=said.model,
+            status=problem.status,
+            **context,
+        )
+    context["images"] = attachments.drafts(request.user, said.images)
     if found is not None:
         at = retried.pk if retried else said.parent
         return _session(
@@ -487,13 +539,14 @@ def _not_enough(
     balance = ledger.balance_of(request.user)
     missing = problem.data.get("estimatedCost", 0) - balance.available
     choices = checkout.of(
-        shop.packages(), wallet_idr=balance.wallet_idr, missing_tokens=missing, wanted=package
+        shop.quotes(request.user), wallet_idr=balance.wallet_idr, missing_tokens=missing, wanted=package
     )
     return {
         "not_enough": problem,
         "is_wallet": isinstance(problem, ledger.InsufficientWallet),
         "is_refused": bool(package),
         "checkout": choices,
+        "can_top_up": bool(topups.methods()),
         "balance": balance,
         "session": found,
         "said": said,
@@ -562,10 +615,13 @@ def _chat_of(request: Request) -> str:
     return path.removeprefix("/chat/") if path.startswith("/chat/") else ""
 
 
-def _farewell(reply: Message, problem: Problem) -> str:
-    """How a page learns that it may not go on: it looks again, which leads whoever is signed out to sign in."""
+def _farewell(reply: Message, language: str, problem: Problem) -> str:
+    """How a page learns that it may not go on: that the chat was deleted; that another process goes on, to which its
+    browser connects again; or else it looks again, which leads whoever is signed out to sign in."""
+    if isinstance(problem, viewers.Leaving):
+        return live.event("reconnect", "")
     if isinstance(problem, NotFound):
-        return live.event("done", "")
+        return live.event("done", live.gone(language))
     return live.event("again", render_to_string("chat/_again.html", {"reply": reply}))
 
 

@@ -1,12 +1,13 @@
 """Reads the bytes of one OpenAI-compatible answer: Server-Sent Events, or a plain JSON body from servers
-that ignore `stream`. Pure: bytes in, events out; adapters own the socket.
+that ignore `stream`; `Lines` reads JSON objects, one a line. Pure: bytes in, events out; adapters own the socket.
 
 Each `data:` line is taken as one event without waiting for the blank line, because some servers leave it
 out; only a line that is no JSON by itself is held to be joined with the next, as the SSE standard allows.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 
 from chat.providers import counts, problems
@@ -17,6 +18,7 @@ LONGEST_BODY = 8 << 20
 REASONS: dict[str, FinishReason] = {
     "stop": "stop",
     "eos": "stop",
+    "end": "stop",
     "eos_token": "stop",
     "stop_sequence": "stop",
     "end_turn": "stop",
@@ -32,8 +34,7 @@ _loads = json.JSONDecoder().decode
 
 class Answer:
     """What one answer has said so far. `begun`: an event came; `finished`: a finish reason came; `done`:
-    nothing more will. `request_id` and `served_by` may be set from HTTP headers, which come before any
-    chunk."""
+    nothing more will. `request_id` may be set from HTTP headers, which come before any chunk."""
 
     reasons = REASONS
 
@@ -54,6 +55,10 @@ class Answer:
         self._thoughts: list[str] = []
         self._half = ""  # the first half of a character that a UTF-16 server cut in two
         self._usage: Usage | None = None
+
+    def introduce(self, headers: Mapping[str, str]) -> None:
+        """What the headers tell, which come before any byte."""
+        self.served_by = headers.get("x-inference-provider", "")[:200]
 
     @property
     def finished(self) -> bool:
@@ -183,13 +188,13 @@ class Answer:
             reason = choice.get("finish_reason")
             if reason and not self._raw_reason:
                 self._finish(reason)
-        usage = chunk.get("usage")
+        usage = chunk.get("usage") or (chunk.get("x_groq") or {}).get("usage")
         if usage:
-            self._count(usage)
+            self._count(usage, chunk)
         if not self._model or not self.request_id:
             self._identify(chunk)
         if chunk.get("service_tier"):
-            self._service_tier = _name(chunk["service_tier"])
+            self._service_tier = name_of(chunk["service_tier"])
 
     def _take_message(self, message: dict[str, Any]) -> None:
         content = message.get("content") or message.get("refusal")
@@ -219,17 +224,17 @@ class Answer:
     def _finish(self, reason: Any) -> None:
         if reason in FAILURES:
             raise ProviderError(FAILURES[reason], detail="the provider gave up in mid-answer")
-        self._raw_reason = _name(reason) or "other"
+        self._raw_reason = name_of(reason) or "other"
 
-    def _count(self, usage: Any) -> None:
+    def _count(self, usage: Any, chunk: dict[str, Any]) -> None:
         found = counts.read(usage)
         if found is not None:
-            self._usage = Usage(found, usage)
+            self._usage = Usage(found, usage, _facts(usage, chunk))
 
     def _identify(self, chunk: dict[str, Any]) -> None:
-        self._model = self._model or _name(chunk.get("model"))
-        self.request_id = self.request_id or _name(chunk.get("id"))
-        self.served_by = self.served_by or _name(chunk.get("provider"))
+        self._model = self._model or name_of(chunk.get("model"))
+        self.request_id = self.request_id or name_of(chunk.get("id"))
+        self.served_by = self.served_by or name_of(chunk.get("provider"))
 
     def _flush(self, *, last: bool = False) -> Iterator[Event]:
         if self._thoughts:
@@ -246,6 +251,31 @@ class Answer:
         if self._usage is not None:
             usage, self._usage = self._usage, None
             yield usage
+
+
+class Lines(Answer):
+    """An answer that comes as JSON objects, one a line, without `data:`."""
+
+    def _take(self, data: bytes) -> None:
+        if self._is_json is None:
+            data = data.lstrip(b"\xef\xbb\xbf \t\r\n")
+            if not data:
+                return
+            self._looks_like_json(data)
+            self._is_json = False  # each line is; the whole is not
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()
+        if len(self._rest) > LONGEST_BODY:
+            raise ProviderError("bad_response", detail="a line is too long")
+        for line in lines:
+            if line.strip() and not self.done:
+                self._take_line(line)
+
+    def _take_line(self, line: bytes) -> None:
+        found = json_or_none(line)
+        if found is None:
+            raise ProviderError("bad_response", detail="a line is not JSON")
+        self._take_object(found)
 
 
 def json_or_none(data: bytes) -> Any:
@@ -275,6 +305,25 @@ def _whole(text: str) -> str:
     return text
 
 
-def _name(value: Any) -> str:
+def milliseconds(value: Any, *, per_second: int) -> int | None:
+    """A duration that is told as a number; None for what is none."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return int(value * 1000 / per_second) if is_number and 0 <= value < 86_400 * per_second else None
+
+
+def _facts(usage: dict[str, Any], chunk: dict[str, Any]) -> dict[str, int | str]:
+    """What OpenRouter charged us, and how long Cerebras let us wait."""
+    facts: dict[str, int | str] = {}
+    cost = usage.get("cost")
+    if isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < 1_000_000:
+        facts["cost_usd"] = f"{Decimal(str(cost)):f}"
+    times = chunk.get("time_info")
+    queued = milliseconds(times.get("queue_time"), per_second=1) if isinstance(times, dict) else None
+    if queued is not None:
+        facts["queue_ms"] = queued
+    return facts
+
+
+def name_of(value: Any) -> str:
     """An identifier as it may be stored and logged, "" for anything else."""
     return value[:200] if type(value) is str and value.isprintable() else ""

@@ -1,12 +1,13 @@
 """The adapter for Anthropic's Messages API: Claude, and gateways that speak the same protocol."""
 
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from chat.providers import counts, exchange, wire
 from chat.providers.answers import REASONS, Answer
-from chat.providers.base import CLOCKS, Call, Clocks, Event, Prompt, ProviderError, Usage
+from chat.providers.base import CLOCKS, Call, Clocks, Event, Image, Prompt, ProviderError, Usage
+from chat.providers.spec import ProviderSpec, Setting
 
 VERSION = "2026-10-21"
 TAKES_SAMPLING = frozenset({"2023-06-01"})
@@ -47,7 +48,7 @@ class Anthropic:
         body: dict[str, Any] = {
             "model": prompt.upstream_model,
             "max_tokens": prompt.max_output_tokens,
-            "messages": _turns(prompt.messages),
+            "messages": _turns(prompt.messages, prompt.images),
             "stream": True,
         }
         system = "\n\n".join(
@@ -65,19 +66,35 @@ class Anthropic:
         return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
 
 
-def _turns(messages: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
-    """The conversation as the API takes it: the user begins, roles alternate, nothing is empty."""
-    turns: list[dict[str, str]] = []
-    for role, content in messages:
-        if role == "system" or not content.strip():
-            continue
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += f"\n\n{content}"
+def _turns(
+    messages: Sequence[tuple[str, str]], images: Mapping[int, tuple[Image, ...]]
+) -> list[dict[str, Any]]:
+    """The conversation as the API takes it: the user begins, roles alternate, nothing is empty. Where images are with a
+    turn, its content is a list of blocks, each image before the words about it."""
+    turns: list[dict[str, Any]] = []
+    for at, (role, content) in enumerate(messages):
+        seen = images.get(at, ())
+        if role == "system" or not (content.strip() or seen):
             continue
         if not turns and role != "user":
             turns.append({"role": "user", "content": LEFT_OUT})
-        turns.append({"role": role, "content": content})
+        if not turns or turns[-1]["role"] != role:
+            turns.append({"role": role, "content": _blocks(content, seen) if seen else content})
+        elif seen or isinstance(turns[-1]["content"], list):
+            turns[-1]["content"] = [*_as_blocks(turns[-1]["content"]), *_blocks(content, seen)]
+        else:
+            turns[-1]["content"] += f"\n\n{content}"
     return turns
+
+
+def _as_blocks(content: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return _blocks(content, ()) if isinstance(content, str) else content
+
+
+def _blocks(text: str, images: tuple[Image, ...]) -> list[dict[str, Any]]:
+    sources = [{"type": "base64", "media_type": image.media_type, "data": image.base64} for image in images]
+    words = [{"type": "text", "text": text}] if text.strip() else []
+    return [*({"type": "image", "source": source} for source in sources), *words]
 
 
 class MessageAnswer(Answer):
@@ -156,3 +173,14 @@ class MessageAnswer(Answer):
             known = type(category) is str and category.isprintable()
             raise ProviderError("policy", detail=f"refusal: {category}"[:100] if known else "refusal")
         self._finish(reason)
+
+
+SPEC = ProviderSpec(
+    name="anthropic",
+    label="Anthropic",
+    key_variable="ANTHROPIC_API_KEY",
+    url_variable="ANTHROPIC_BASE_URL",
+    base_url="https://api.anthropic.com",
+    adapter=Anthropic,
+    settings=(Setting("ANTHROPIC_VERSION", "version", r"\d{4}-\d{2}-\d{2}", VERSION),),
+)

@@ -4,8 +4,10 @@ An adapter implements `Provider`; `chat.replies` is the only caller. Nothing her
 reply can be driven by any adapter, and an adapter by any script.
 """
 
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+import threading
+from base64 import b64encode
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, Protocol
 
@@ -31,10 +33,22 @@ WORTH_RETRYING: frozenset[Kind] = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """A PNG or JPEG that goes with a message."""
+
+    media_type: str
+    data: bytes
+
+    @property
+    def base64(self) -> str:
+        return b64encode(self.data).decode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
-    """What is sent: (role, content) pairs, roles system, user and assistant; `temperature` and `top_p` None
-    where the model does not take them; `user_ref` a hashed user id, "" for none. `is_continuation`: the last two are an
-    answer that was cut off and the request to go on with it."""
+    """What is sent: (role, content) pairs, roles system, user and assistant; `images` by the place of their message among
+    these, for models that take any; `temperature` and `top_p` None where the model does not take them; `user_ref` a hashed
+    user id, "" for none. `is_continuation`: the last two are an answer that was cut off and the request to go on with it."""
 
     upstream_model: str
     messages: tuple[tuple[str, str], ...]
@@ -43,6 +57,7 @@ class Prompt:
     top_p: Decimal | None = None
     user_ref: str = ""
     is_continuation: bool = False
+    images: Mapping[int, tuple[Image, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +78,10 @@ CLOCKS = Clocks()
 class Counts:
     """LLM tokens in disjoint classes. None: the provider did not say, which is not 0.
 
+    `cache_write_1h` is what was written to be kept for an hour, beside `cache_write`, what was for the usual time.
     Where a provider splits nothing off, all input is `fresh_input` and all output `visible_output`.
     `provider_*` are its own totals after a range check; bills are made from these, the classes tell how
-    they divide. `flagged`: the classes had to be clamped, or the totals contradict each other.
+    they divide. Where it told no more than `provider_total`, all else is None. `flagged`: the classes had to be clamped, or the totals contradict each other.
     """
 
     fresh_input: int | None = None
@@ -77,6 +93,7 @@ class Counts:
     provider_output: int | None = None
     provider_total: int | None = None
     flagged: bool = False
+    cache_write_1h: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +112,12 @@ class Thinking:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The provider's count so far. It may come more than once: the last one holds."""
+    """The provider's count so far. It may come more than once: the last one holds. `facts`: what else the usage row
+    should tell of this call, such as `load_ms` or what a router charged us, `cost_usd` (exact, as a text)."""
 
     counts: Counts
     raw: dict[str, Any]
+    facts: Mapping[str, int | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +187,17 @@ class Call:
         hang_up = self._hang_up
         if hang_up is not None:
             hang_up()
+
+    def pause(self, seconds: float) -> None:
+        """For the caller, between two tries: sleep. Raises `Cancelled` as soon as the call is cancelled."""
+        woken = threading.Event()
+        self.when_cancelled(woken.set)
+        try:
+            self.check()
+            woken.wait(seconds)
+            self.check()
+        finally:
+            self.when_cancelled(None)
 
     def when_cancelled(self, hang_up: Callable[[], None] | None) -> None:
         """For adapters: what wakes their blocked read. They look at `cancelled` themselves after setting

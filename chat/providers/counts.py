@@ -2,13 +2,26 @@
 
 Containment differs between vendors. For OpenAI and all who follow it the details are parts of the totals: cached and
 written tokens of `prompt_tokens`, reasoning of `completion_tokens`. For Anthropic the classes of input are disjoint.
-For Gemini the cache is part of the input, and thoughts stand beside the output.
+For Gemini the cache is part of the input, and thoughts stand beside the output. Ollama and text-generation-inference
+split nothing off but Ollama's cache.
 """
 
 from typing import Any
 
 from chat.providers.base import Counts
 
+RESPONSES = {
+    "input_tokens": "prompt_tokens",
+    "output_tokens": "completion_tokens",
+    "input_tokens_details": "prompt_tokens_details",
+    "output_tokens_details": "completion_tokens_details",
+}
+"""OpenAI's Responses API, by the names of its chat completions."""
+LANGCHAIN = {
+    "promptTokens": "prompt_tokens",
+    "completionTokens": "completion_tokens",
+    "totalTokens": "total_tokens",
+}
 MOST_TOKENS = 1_000_000_000  # a count above this is nonsense, and would not fit the columns it is stored in
 
 
@@ -63,6 +76,8 @@ def read_anthropic(usage: object) -> Counts | None:
     seen = _Fields()
     fresh = seen.number(usage, "input_tokens")
     written = seen.number(usage, "cache_creation_input_tokens")
+    kept = seen.number(usage.get("cache_creation"), "ephemeral_1h_input_tokens") or None
+    kept_1h = _at_most(kept, written or 0)
     cached = seen.number(usage, "cache_read_input_tokens")
     total_out = seen.number(usage, "output_tokens")
     if fresh is None and total_out is None:
@@ -75,12 +90,13 @@ def read_anthropic(usage: object) -> Counts | None:
     return Counts(
         fresh_input=fresh,
         cache_read=cached,
-        cache_write=written,
+        cache_write=None if written is None else written - (kept_1h or 0),
+        cache_write_1h=kept_1h,
         visible_output=None if total_out is None else total_out - (thought or 0),
         reasoning=thought,
         provider_input=total_in,
         provider_output=total_out,
-        flagged=seen.nonsense or thought != thinking,
+        flagged=seen.nonsense or thought != thinking or kept_1h != kept,
     )
 
 
@@ -118,6 +134,89 @@ def read_gemini(usage: object) -> Counts | None:
             or (total is not None and total != (total_in or 0) + visible + thought)
         ),
     )
+
+
+def read_ollama(usage: object, *, words: int = 0) -> Counts | None:
+    """The counts of Ollama's last line: `eval_count` includes the thinking, and a field that would be 0 is absent.
+
+    Before 0.30 `prompt_eval_count` left out what was taken from the cache. `words`: those of the prompt; no vocabulary
+    has less than half a token for a word, so a count below that is not the whole prompt's and the input is unknown.
+    """
+    if not isinstance(usage, dict):
+        return None
+    seen = _Fields()
+    total_in = seen.number(usage, "prompt_eval_count")
+    total_out = seen.number(usage, "eval_count")
+    if total_in is not None and total_in * 2 < words:
+        total_in = None
+    if total_in is None and total_out is None:
+        return None
+    cached = seen.number(usage, "prompt_eval_cached_count")
+    cached_in = None if total_in is None or cached is None else _at_most(cached, total_in)
+    return Counts(
+        fresh_input=None if total_in is None else total_in - (cached_in or 0),
+        cache_read=cached_in,
+        visible_output=total_out,
+        provider_input=total_in,
+        provider_output=total_out,
+        flagged=seen.nonsense or (total_in is not None and cached_in != cached),
+    )
+
+
+def read_tgi(details: object, *, prompt_tokens: int | None = None) -> Counts | None:
+    """The counts in the `details` of text-generation-inference. The input is told by newer servers' streams
+    (`input_length`), by a `prefill` that is not empty, or by a header (`prompt_tokens`)."""
+    if not isinstance(details, dict):
+        return None
+    seen = _Fields()
+    total_out = seen.number(details, "generated_tokens")
+    prefill = details.get("prefill")
+    total_in = seen.number(details, "input_length")
+    if total_in is None:
+        total_in = prompt_tokens
+    if total_in is None and isinstance(prefill, list) and prefill:
+        total_in = len(prefill)
+    if total_in is None and total_out is None:
+        return None
+    return Counts(
+        fresh_input=total_in,
+        visible_output=total_out,
+        provider_input=total_in,
+        provider_output=total_out,
+        flagged=seen.nonsense,
+    )
+
+
+def read_any(usage: object) -> Counts | None:
+    """The counts of a raw usage object of which nobody says whose it is; its names tell. A bare total gives
+    `provider_total` alone."""
+    if not isinstance(usage, dict):
+        return None
+    if usage.keys() & {"promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount"}:
+        return read_gemini(usage)
+    if usage.keys() & {"prompt_eval_count", "eval_count"}:
+        return read_ollama(usage)
+    if usage.keys() & {"generated_tokens", "input_length"}:
+        return read_tgi(usage)
+    if "input_tokens_details" in usage or ("input_tokens" in usage and "total_tokens" in usage):
+        return read(_named(usage, RESPONSES))
+    if usage.keys() & {"input_tokens", "output_tokens"}:
+        return read_anthropic(usage)
+    if usage.keys() & {"promptTokens", "completionTokens"}:
+        return read(_named(usage, LANGCHAIN))
+    found = read(usage)
+    return found if found is not None else read_total(usage.get("total_tokens", usage.get("totalTokens")))
+
+
+def read_total(total: object) -> Counts | None:
+    """The counts where no more than their sum is told."""
+    seen = _Fields()
+    told = seen.number({"total": total}, "total")
+    return None if told is None else Counts(provider_total=told)
+
+
+def _named(usage: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in usage.items()}
 
 
 class _Fields:

@@ -24,6 +24,11 @@ from chat.providers.base import (
 MODEL = "aleph-demo"
 LETTERS_PER_TOKEN = 6
 LONGEST_QUOTE = 120
+IMAGE_TOKENS = 258
+OF_IMAGES = {
+    "en": "Images in this chat that a connected model would look at: {}.",
+    "id": "Gambar di percakapan ini yang akan dilihat oleh model yang tersambung: {}.",
+}
 NAP_S = 0.1  # the longest sleep between two looks at the stop flag
 
 INDONESIAN = frozenset(
@@ -71,7 +76,7 @@ class Demo:
         is exact, in tokens of `count`. Raises Cancelled within 0.2 s of `call.cancel()`, ProviderError
         `timeout` after `clocks.total_s`."""
         call.request_id = f"demo-{secrets.token_hex(8)}"
-        said = _size(prompt.messages)
+        said = _size(prompt.messages) + IMAGE_TOKENS * sum(map(len, prompt.images.values()))
         written = 0
         whole = True
         due_at = started_at = monotonic()
@@ -103,23 +108,26 @@ class Demo:
         yield Finish("stop" if whole else "length", reason, MODEL, call.request_id)
 
     def _answer(self, prompt: Prompt) -> str:
+        images = sum(map(len, prompt.images.values()))
         if not prompt.is_continuation:
-            return self._page(prompt.messages, prompt.max_output_tokens)
+            return self._page(prompt.messages, prompt.max_output_tokens, images)
         so_far = prompt.messages[-2][1]
-        page = self._page(prompt.messages[:-2], prompt.max_output_tokens)
+        page = self._page(prompt.messages[:-2], prompt.max_output_tokens, images)
         rest = page.removeprefix(so_far)
         return rest if rest.strip() else page
 
-    def _page(self, messages: tuple[tuple[str, str], ...], cap: int) -> str:
+    def _page(self, messages: tuple[tuple[str, str], ...], cap: int, images: int = 0) -> str:
         questions = [content for role, content in messages if role == "user"]
         question = questions[-1] if questions else ""
-        page = _PAGES["id" if looks_indonesian(question) else "en"]
+        language = "id" if looks_indonesian(question) else "en"
+        page = _PAGES[language]
         rows = "\n".join(f"| {label} | `{variable}` |" for label, variable in self._ways)
         variable = self._ways[0][1] if self._ways else "OPENAI_API_KEY"
         return (
             page.replace("{rows}", rows)
             .replace("{variable}", variable)
-            .replace("{input}", str(_size(messages)))
+            .replace("{input}", str(_size(messages) + images * IMAGE_TOKENS))
+            .replace("{images}", f"\n{OF_IMAGES[language].format(images)}\n" if images else "")
             .replace("{cap}", str(cap))
             .replace("{question}", _quoted(question))
         )

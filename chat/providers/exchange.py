@@ -2,15 +2,17 @@
 address, the headers, the body and the `Answer` that understands their format.
 """
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any
 
 from chat.providers import problems, wire
-from chat.providers.answers import Answer
+from chat.providers.answers import Answer, json_or_none
 from chat.providers.base import Call, Clocks, Event, Prompt, ProviderError
 
 LONGEST_ERROR_BODY = 65536
 ERROR_BODY_S = 10.0
 LONGEST_STREAM = 256 << 20
+LONGEST_LIST = 8 << 20
 AFTER_FINISH_S = 5.0  # how long the count may lag behind the finish reason
 REQUEST_ID_HEADERS = ("x-request-id", "x-generation-id", "request-id")
 FIXED_HEADERS = {
@@ -32,26 +34,44 @@ def stream(
     call: Call,
     clocks: Clocks,
     reader: type[Answer] = Answer,
+    refusal: Callable[..., ProviderError] = problems.refusal,
 ) -> Generator[Event, None, None]:
     """Ask, and yield the answer as it comes. See `base.Provider` for what is raised; neither `secrets` nor words of
-    the prompt are in it."""
+    the prompt are in it. `refusal` reads an answer that is not 200."""
     said = tuple(content for _, content in prompt.messages)
     try:
-        with line.post(
+        with line.send(
             url, body=body, headers={**FIXED_HEADERS, **headers}, call=call, clocks=clocks
         ) as incoming:
-            call.request_id = _request_id(incoming.headers)
+            call.request_id = _request_id(incoming.headers) or call.request_id
             if incoming.status != 200:
                 incoming.end_within(ERROR_BODY_S)
                 told = incoming.read_at_most(LONGEST_ERROR_BODY)
-                raise problems.refusal(incoming.status, incoming.headers, told, secrets=secrets, said=said)
+                raise refusal(incoming.status, incoming.headers, told, secrets=secrets, said=said)
             answer = reader(secrets=secrets, said=said)
             answer.request_id = call.request_id
-            answer.served_by = incoming.headers.get("x-inference-provider", "")[:200]
+            answer.introduce(incoming.headers)
             yield from _events(incoming, answer, call)
     except ProviderError as problem:
         problem.request_id = problem.request_id or call.request_id
         raise
+
+
+def look_up(
+    line: wire.Wire, url: str, *, headers: Mapping[str, str], clocks: Clocks, body: bytes | None = None
+) -> Any:
+    """What an address tells in JSON: to a GET, or with a body to a POST. For what is not an answer to a prompt. Raises
+    ProviderError."""
+    with line.send(
+        url, body=body, headers={**FIXED_HEADERS, **headers}, call=Call(), clocks=clocks
+    ) as incoming:
+        told = incoming.read_at_most(LONGEST_LIST)
+        if incoming.status != 200:
+            raise problems.refusal(incoming.status, incoming.headers, told)
+    found = json_or_none(told)
+    if found is None:
+        raise ProviderError("bad_response", detail="the body is not JSON")
+    return found
 
 
 def _events(incoming: wire.Incoming, answer: Answer, call: Call) -> Iterator[Event]:

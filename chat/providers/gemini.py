@@ -21,6 +21,7 @@ from chat.providers.base import (
     ProviderError,
     Usage,
 )
+from chat.providers.spec import ProviderSpec
 
 LONGEST_LOOSE_JSON = 65536
 LEVEL_OF_THINKING = (
@@ -74,14 +75,18 @@ class Gemini:
 def _body(prompt: Prompt) -> bytes:
     contents: list[dict[str, Any]] = []
     instructions: list[dict[str, str]] = []
-    for role, content in prompt.messages:
+    for at, (role, content) in enumerate(prompt.messages):
+        images = [
+            {"inlineData": {"mimeType": image.media_type, "data": image.base64}}
+            for image in prompt.images.get(at, ())
+        ]
         part = {"text": content}
         if role == "system":
             instructions.append(part)
         elif contents and contents[-1]["role"] == ROLES[role]:
-            contents[-1]["parts"].append(part)  # turns alternate
+            contents[-1]["parts"] += [*images, part]  # turns alternate
         else:
-            contents.append({"role": ROLES[role], "parts": [part]})
+            contents.append({"role": ROLES[role], "parts": [*images, part]})
     config: dict[str, Any] = {"maxOutputTokens": prompt.max_output_tokens}
     if prompt.temperature is not None:
         config["temperature"] = float(prompt.temperature)
@@ -158,3 +163,14 @@ class Answer(answers.Answer):
 def _refused(what: str, reason: Any) -> ProviderError:
     word = reason if type(reason) is str and reason.isascii() and reason.isprintable() else "unreadable"
     return ProviderError("policy", detail=f"the {what} was blocked: {word[:100]}")
+
+
+SPEC = ProviderSpec(
+    name="gemini",
+    label="Google Gemini",
+    key_variable="GEMINI_API_KEY",
+    url_variable="GEMINI_BASE_URL",
+    base_url="https://generativelanguage.googleapis.com/v1",
+    adapter=Gemini,
+    base_path="/v1",
+)

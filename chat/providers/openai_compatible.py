@@ -1,5 +1,5 @@
-"""The adapter for everyone who speaks OpenAI's chat completions: OpenAI, DeepSeek, the Hugging Face router,
-Ollama, and gateways such as LiteLLM. What differs between them is data: a `Dialect`.
+"""The adapter for everyone who speaks OpenAI's chat completions. What differs between them is data: a `Dialect`, which
+stands in a module of each one's own.
 """
 
 import json
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chat.providers import exchange, wire
-from chat.providers.base import CLOCKS, Call, Clocks, Event, Prompt
+from chat.providers.base import CLOCKS, Call, Clocks, Event, Image, Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class OpenAICompatible:
         dialect = self._dialect
         body: dict[str, Any] = {
             "model": prompt.upstream_model,
-            "messages": [{"role": role, "content": content} for role, content in prompt.messages],
+            "messages": messages_of(prompt),
             "stream": True,
             dialect.output_cap: prompt.max_output_tokens,
             **dialect.extra,
@@ -75,3 +75,22 @@ class OpenAICompatible:
         if dialect.user_field and prompt.user_ref:
             body[dialect.user_field] = prompt.user_ref
         return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def messages_of(prompt: Prompt) -> list[dict[str, Any]]:
+    """The conversation in this form; others have taken it over."""
+    return [
+        {"role": role, "content": _content(content, prompt.images.get(at, ()))}
+        for at, (role, content) in enumerate(prompt.messages)
+    ]
+
+
+def _content(text: str, images: tuple[Image, ...]) -> str | list[dict[str, Any]]:
+    """The text alone, or as one of several parts where images are with it."""
+    if not images:
+        return text
+    urls = [f"data:{image.media_type};base64,{image.base64}" for image in images]
+    return [
+        *({"type": "image_url", "image_url": {"url": url}} for url in urls),
+        {"type": "text", "text": text},
+    ]

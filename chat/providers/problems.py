@@ -131,7 +131,7 @@ def refusal(
     if kind == "rate_limit" and _is_used_up(found):
         retryable, retry_after_s = False, None  # the wait that it names is not until midnight
     elif retry_after_s is None:
-        retry_after_s = _rpc_delay_s(found)
+        retry_after_s = _rpc_delay_s(found) or _told_in_body_s(found)
     return ProviderError(
         kind,
         retryable=retryable,
@@ -154,7 +154,7 @@ def in_answer(found: Any, *, secrets: Iterable[str] = (), said: Iterable[str] = 
     return ProviderError(
         kind,
         status=status,
-        retry_after_s=_loading_s(found) or _rpc_delay_s(found),
+        retry_after_s=_loading_s(found) or _rpc_delay_s(found) or _told_in_body_s(found),
         request_id=_request_id(found),
         detail=_detail(status, words, text, secrets, said),
     )
@@ -194,7 +194,12 @@ def _understand(body: Any) -> tuple[tuple[str, ...], str, int | None]:
     words = [word.lower() for word in named if isinstance(word, str)]
     if "flagged_input" in metadata or "reasons" in metadata:
         words.append("content_policy_violation")
-    numbers = (source.get("code"), source.get("http_status_code"), body.get("status_code"))
+    numbers = (
+        source.get("code"),
+        source.get("http_status_code"),
+        body.get("status_code"),
+        source.get("status"),
+    )
     status = next((number for number in map(_error_status, numbers) if number), None)
     return tuple(words), error if isinstance(error, str) else _message(source), status
 
@@ -276,6 +281,13 @@ def _rpc_delay_s(found: Any) -> int | None:
     return None
 
 
+def _told_in_body_s(found: Any) -> int | None:
+    """The provider's `retry-after` as our n8n workflow passes it on."""
+    error = found.get("error") if isinstance(found, dict) else None
+    told = error.get("retry_after") if isinstance(error, dict) else None
+    return int(told) if isinstance(told, int | str) and re.fullmatch(r"[0-9]{1,6}", str(told)) else None
+
+
 def _is_used_up(found: Any) -> bool:
     """Whether a quota of Google's that lasts for a day is used up: the delay it names does not help."""
     violations = [detail.get("violations") for detail in _rpc_details(found)]
@@ -292,7 +304,7 @@ def _detail(
     status: int | None, words: tuple[str, ...], text: str, secrets: Iterable[str], said: Iterable[str]
 ) -> str:
     head = " ".join(filter(None, (f"HTTP {status}" if status else "", *dict.fromkeys(words))))
-    detail = f"{head}: {text[:1000]}" if text else head
+    detail = ": ".join(filter(None, (head, text[:1000])))
     for secret in filter(None, secrets):
         detail = detail.replace(secret, "[key]")
     detail = SECRET.sub("[key]", detail)

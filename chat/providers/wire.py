@@ -1,4 +1,4 @@
-"""One POST to a provider, and the bytes of its answer as they arrive. Only adapters call this.
+"""One request to a provider, and the bytes of its answer as they arrive. Only adapters call this.
 
 No retries, no redirects, no environment proxies, no cookies. Another thread can hang up in any phase: while
 connecting, in the TLS handshake, before the first byte, in mid-answer. With `ALEPH_FORBID_NETWORK` set,
@@ -58,17 +58,17 @@ class Wire:
         self._session.mount("http://", adapter)
 
     @contextmanager
-    def post(
-        self, url: str, *, body: bytes, headers: Mapping[str, str], call: Call, clocks: Clocks
+    def send(
+        self, url: str, *, body: bytes | None, headers: Mapping[str, str], call: Call, clocks: Clocks
     ) -> Iterator["Incoming"]:
-        """Send, and hand over the answer once its headers are here; whatever its status. The connection is
-        kept for the next call if the answer was read to its end, else closed."""
+        """Send, and hand over the answer once its headers are here; whatever its status. Without a body it is a GET. The
+        connection is kept for the next call if the answer was read to its end, else closed."""
         line = _Line(call)
         call.when_cancelled(line.hang_up)
         started_at = monotonic()
         response = None
         try:
-            response = self._send(url, body, headers, line, clocks)
+            response = self._begin(url, body, headers, line, clocks)
             incoming = Incoming(response, line, clocks, started_at)
             yield incoming
             incoming.read_to_end()
@@ -78,13 +78,15 @@ class Wire:
                 response.close()
             line.drop()
 
-    def _send(
-        self, url: str, body: bytes, headers: Mapping[str, str], line: "_Line", clocks: Clocks
+    def _begin(
+        self, url: str, body: bytes | None, headers: Mapping[str, str], line: "_Line", clocks: Clocks
     ) -> requests.Response:
         patience = (clocks.connect_s, min(clocks.first_byte_s, clocks.total_s))
         _thread.line = line
         try:
-            request = requests.Request("POST", url, data=body, headers=dict(headers))
+            request = requests.Request(
+                "GET" if body is None else "POST", url, data=body, headers=dict(headers)
+            )
             prepared = self._session.prepare_request(request)
             return self._session.send(prepared, stream=True, timeout=patience, allow_redirects=False)
         except (requests.RequestException, HTTPError, http.client.HTTPException, OSError) as problem:
@@ -95,7 +97,7 @@ class Wire:
 
 
 class Incoming:
-    """The answer of one POST: status, headers, and `read` for the body."""
+    """The answer of one request: status, headers, and `read` for the body."""
 
     def __init__(self, response: requests.Response, line: "_Line", clocks: Clocks, started_at: float) -> None:
         self.status: int = response.status_code

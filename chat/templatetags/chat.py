@@ -7,13 +7,16 @@ from django.template import Context
 from django.utils.safestring import SafeString
 from django.utils.translation import get_language
 
-from chat import catalogue, picker, receipts
+from chat import catalogue, picker, receipts, sources
 from chat.models import Message
 from chat.render import render
 
 register = template.Library()
 
 register.filter("worth", receipts.rupiah)
+register.filter("source", sources.of)
+
+register.filter("provider_name", sources.provider_name)
 
 REMEMBERED = 256
 """Replies that a process keeps rendered: a long chat is drawn again at every visit, and its replies do not change."""
