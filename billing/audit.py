@@ -73,12 +73,56 @@ RULES = [
         """,
     ),
     Rule(
-        "never negative",
-        "balance {}, held {}",
+        "bonus",
+        "it says {}, its transfers {}",
         """
-        SELECT COALESCE(u.email, 'house') || '/' || a.name, a.balance, a.held
+        WITH steps AS (
+            SELECT credit_id AS account, id, place, created_at, bonus_after,
+                CASE WHEN kind = 'bonus' AND phase IN ('single', 'post') THEN amount ELSE 0 END AS step
+            FROM billing_transfer WHERE unit = 'TOKEN'
+            UNION ALL
+            SELECT debit_id, id, place, created_at, bonus_after,
+                CASE WHEN phase IN ('single', 'post') THEN -amount ELSE 0 END
+            FROM billing_transfer WHERE unit = 'TOKEN'
+        ), walk AS (
+            SELECT account, steps.id, place, steps.created_at, bonus_after,
+                SUM(step) OVER (PARTITION BY account ORDER BY COALESCE(place, 0), steps.created_at, steps.id) AS so_far
+            FROM steps JOIN billing_account a ON a.id = account AND a.user_id IS NOT NULL
+        ), walked AS (
+            SELECT account, id, bonus_after, so_far - MIN(CASE WHEN so_far < 0 THEN so_far ELSE 0 END) OVER up_to AS bonus,
+                ROW_NUMBER() OVER (PARTITION BY account ORDER BY COALESCE(place, 0) DESC, created_at DESC, id DESC) AS last
+            FROM walk WINDOW up_to AS (PARTITION BY account ORDER BY COALESCE(place, 0), created_at, id)
+        )
+        SELECT COALESCE(u.email, 'house') || '/' || a.name, a.bonus, COALESCE(walked.bonus, 0)
         FROM billing_account a LEFT JOIN accounts_user u ON u.id = a.user_id
-        WHERE a.held < 0 OR a.balance < a.held
+        LEFT JOIN walked ON walked.account = a.id AND walked.last = 1
+        WHERE a.bonus <> COALESCE(walked.bonus, 0)
+        UNION ALL
+        SELECT id, bonus_after, bonus FROM walked WHERE bonus_after <> bonus
+        """,
+    ),
+    Rule(
+        "places",
+        "the account counts {} transfers, there are {}, the last at {}",
+        """
+        WITH placed AS (
+            SELECT account, COUNT(DISTINCT place) AS many, MAX(place) AS last FROM (
+                SELECT credit_id AS account, place FROM billing_transfer UNION ALL
+                SELECT debit_id, place FROM billing_transfer
+            ) sides GROUP BY account
+        )
+        SELECT COALESCE(u.email, 'house') || '/' || a.name, a.moves, COALESCE(many, 0), COALESCE(last, 0)
+        FROM billing_account a LEFT JOIN accounts_user u ON u.id = a.user_id LEFT JOIN placed ON placed.account = a.id
+        WHERE a.user_id IS NOT NULL AND (a.moves <> COALESCE(many, 0) OR a.moves <> COALESCE(last, 0))
+        """,
+    ),
+    Rule(
+        "never negative",
+        "balance {}, held {}, bonus {}",
+        """
+        SELECT COALESCE(u.email, 'house') || '/' || a.name, a.balance, a.held, a.bonus
+        FROM billing_account a LEFT JOIN accounts_user u ON u.id = a.user_id
+        WHERE a.held < 0 OR a.balance < a.held OR a.bonus < 0 OR a.balance < a.bonus
         """,
     ),
     Rule(
@@ -165,6 +209,61 @@ RULES = [
         SELECT t.id, t.kind, t.key FROM billing_transfer t LEFT JOIN billing_purchase p ON p.id = t.reference
         WHERE (t.kind = 'purchase' AND (p.id IS NULL OR t.key NOT IN (p.id || ':wallet', p.id || ':tokens')))
             OR (t.kind = 'bonus' AND p.id IS NOT NULL AND t.key <> p.id || ':bonus')
+        """,
+    ),
+    Rule(
+        "a correction has its transfers",
+        "{} of {}: its transfers moved {} rupiah and {} tokens",
+        """
+        WITH moved AS (
+            SELECT t.reference,
+                SUM(CASE WHEN t.unit <> 'IDR' THEN 0 WHEN d.user_id IS NULL THEN t.amount ELSE -t.amount END) AS idr,
+                SUM(CASE WHEN t.unit = 'IDR' THEN 0 WHEN d.user_id IS NULL THEN t.amount ELSE -t.amount END) AS tokens
+            FROM billing_correction c JOIN billing_transfer t
+                ON t.key IN (c.id || ':wallet', c.id || ':tokens', c.id || ':bonus', c.id || ':kept') AND t.reference = c.id
+            JOIN billing_account d ON d.id = t.debit_id GROUP BY t.reference
+        )
+        SELECT c.id, c.state, c.amount, COALESCE(idr, 0), COALESCE(tokens, 0)
+        FROM billing_correction c LEFT JOIN moved ON moved.reference = c.id
+        WHERE COALESCE(idr, 0) <> CASE WHEN c.state = 'applied' AND c.account = 'wallet' THEN c.amount ELSE 0 END
+            OR COALESCE(tokens, 0) <> CASE WHEN c.state <> 'applied' THEN 0
+                WHEN c.account = 'tokens' THEN c.amount ELSE -c.tokens_taken END
+        """,
+    ),
+    Rule(
+        "what staff moved has its correction",
+        "{} with the key {}",
+        """
+        SELECT t.id, t.kind, t.key FROM billing_transfer t LEFT JOIN billing_correction c ON c.id = t.reference
+        WHERE t.kind IN ('adjustment', 'refund', 'bonus') AND t.reference LIKE 'cor#_%' ESCAPE '#' AND (c.id IS NULL
+            OR t.key NOT IN (c.id || ':wallet', c.id || ':tokens', c.id || ':bonus', c.id || ':kept'))
+        """,
+    ),
+    Rule(
+        "a promo code is redeemed",
+        "the purchase names {}, its use {}",
+        """
+        SELECT p.number, COALESCE(NULLIF(p.promo_code, ''), 'no code'), COALESCE(c.code, 'no code')
+        FROM billing_purchase p LEFT JOIN billing_redemption r ON r.purchase_id = p.id AND r.user_id = p.user_id
+        LEFT JOIN billing_promocode c ON c.id = r.promo_id WHERE (p.promo_code <> '') <> (r.id IS NOT NULL)
+        """,
+    ),
+    Rule(
+        "a top-up has its transfers",
+        "is {}, yet Rp {} of Rp {} came in and Rp {} of Rp {} went back",
+        """
+        WITH moved AS (
+            SELECT t.reference AS topup,
+                SUM(CASE WHEN t.key = t.reference || ':credit' THEN t.amount ELSE 0 END) AS came,
+                SUM(CASE WHEN c.name = 'bank' THEN t.amount ELSE 0 END) AS back
+            FROM billing_transfer t JOIN billing_account c ON c.id = t.credit_id
+            WHERE t.kind IN ('topup', 'refund') AND substr(t.reference, 1, 4) = 'top_' GROUP BY t.reference
+        )
+        SELECT p.id, p.state, COALESCE(came, 0), CASE WHEN p.paid_at IS NULL THEN 0 ELSE p.amount_idr END,
+            COALESCE(back, 0), p.refunded_idr
+        FROM billing_topup p LEFT JOIN moved ON moved.topup = p.id
+        WHERE COALESCE(came, 0) <> CASE WHEN p.paid_at IS NULL THEN 0 ELSE p.amount_idr END
+            OR COALESCE(back, 0) <> p.refunded_idr
         """,
     ),
     Rule(

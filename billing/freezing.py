@@ -1,4 +1,5 @@
-"""An account that disagrees with its transfers pays for nothing until somebody has looked at it.
+"""An account that disagrees with its transfers pays for nothing until somebody has looked at it; nor does one whose owner
+owes money that went back to the payer after it was spent.
 
 Freezing stops what the account would spend; replies that are open are settled, and what comes in comes in. Only staff
 take it back, with a reason, and only once the account agrees again.
@@ -15,7 +16,8 @@ from django.db.models.functions import Now
 from django.utils import translation
 from django.utils.translation import gettext as _
 
-from billing.models import Account
+from aleph.accounts.models import User
+from billing.models import Account, TopUp
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +61,30 @@ def unfreeze(account: Account) -> None:
     """Let an account spend again. Harmless where it may already."""
     Account.objects.filter(pk=account.pk).update(frozen_at=None)
     log.warning("an account was unfrozen", account_id=account.pk, user_id=account.user_id)
+
+
+def freeze_debtor(user: User) -> None:
+    """Stop what somebody would spend who owes money. Harmless where it is stopped already."""
+    Account.objects.filter(user=user, frozen_at=None).update(frozen_at=Now())
+    log.error("accounts were frozen for a debt", user_id=user.pk)
+
+
+def tell_of_payment(topup: TopUp, why: str) -> None:
+    """One mail to the staff about a payment that needs a person. A mail that cannot be sent undoes nothing."""
+    with translation.override(settings.LANGUAGE_CODE):
+        subject = _("A top-up needs you: %(reference)s") % {"reference": topup.pk}
+        body = _(
+            "%(user)s, Rp %(amount)s by %(gateway)s: %(why)s\n\nLook at it in the administration. What to do then stands in docs/payments.md."
+        ) % {
+            "user": topup.user,
+            "amount": f"{topup.amount_idr:,}".replace(",", "."),
+            "gateway": topup.gateway,
+            "why": why,
+        }
+    try:
+        mail_admins(subject, body)
+    except Exception:
+        log.exception("the staff could not be told of a payment", topup=topup.pk)
 
 
 def _freeze(found: Disagreement) -> str:

@@ -5,6 +5,10 @@ amount or voided, exactly once. A user's account changes by one conditional UPDA
 works alike on PostgreSQL and SQLite (R49); on PostgreSQL it travels in the same statement as the new row, so that a
 move needs no transaction of its own.
 
+Bonus tokens are a part of the balance, moved in the same UPDATE: what comes as `BONUS` adds to both, and whatever leaves
+takes bonus first. Each transfer keeps what was left of them, and its place among those of its account, so that the
+audit can walk through them again in the order in which they were made, whatever clocks did.
+
 Each move carries a key. The same key with the same inputs gives the first answer again; with other inputs it is an
 error. Two moves with one key at the very same moment end in `Raced`: the caller runs his whole transaction again, and
 then finds the first answer (R50). Callers inside a transaction must let `Raced` roll it back.
@@ -35,6 +39,7 @@ UNIT_OF = {TOKENS: Unit.TOKEN, WALLET: Unit.IDR}
 HOUSE = {
     "bank": Unit.IDR,  # where top-ups come from
     "sales": Unit.IDR,  # what packages were sold for
+    "receivable": Unit.IDR,  # what people owe after a payment that was spent went back to the payer
     "corrections_idr": Unit.IDR,
     "issued": Unit.TOKEN,  # tokens sold
     "bonus": Unit.TOKEN,  # tokens given away with a purchase
@@ -74,24 +79,35 @@ class Raced(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A transfer as it stands in the books; `amount` in its unit, `balance` and `held` of the user's account after it."""
+    """A transfer as it stands in the books; `amount` in its unit; `balance`, `held` and what of the balance is `bonus`
+    of the user's account after it.
+
+    `is_low`: so few tokens are left that a refill is due.
+    """
 
     id: str
     amount: int
     balance: int
     held: int
     value_idr_per_1k: int | None = None
+    bonus: int = 0
+    refill_below: int | None = None
+
+    @property
+    def is_low(self) -> bool:
+        return self.refill_below is not None and self.balance < self.refill_below
 
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """What a user has: tokens and wallet rupiah, all whole numbers."""
+    """What a user has: tokens and wallet rupiah, all whole numbers. `bonus` and `held` are parts of the tokens."""
 
     tokens: int
     held: int
     wallet_idr: int
     value_idr_per_1k: int | None
     frozen: bool
+    bonus: int = 0
 
     @property
     def available(self) -> int:
@@ -112,6 +128,7 @@ def balance_of(user: User) -> Balance:
         wallet_idr=wallet.balance,
         value_idr_per_1k=tokens.value_idr_per_1k,
         frozen=bool(tokens.frozen_at or wallet.frozen_at),
+        bonus=tokens.bonus,
     )
 
 
@@ -208,6 +225,8 @@ def receive(
     _positive(amount)
     inputs = _hash(user.pk, account, amount, source, kind, reference)
     setting = "balance = balance + %(amount)s"
+    if account == TOKENS and kind == Kind.BONUS:
+        setting += ", bonus = bonus + %(amount)s"
     if value_idr_per_1k is not None:
         setting += ", value_idr_per_1k = %(value)s"
     moved = _move(
@@ -249,7 +268,7 @@ def spend(
         user,
         account,
         amount,
-        "balance = balance - %(amount)s",
+        f"balance = balance - %(taken)s, {BURN}",
         phase=Transfer.Phase.SINGLE,
         kind=kind,
         credit=house(to),
@@ -267,6 +286,42 @@ def spend(
             else insufficient_wallet(available, amount)
         )
     return moved
+
+
+def book(
+    *, debit: str, credit: str, amount: int, kind: str, reference: str, key: str, reason: str = ""
+) -> None:
+    """Move `amount` between two accounts of the house, given by name. Raises `IdempotencyMismatch`, `Raced`."""
+    _positive(amount)
+    inputs = _hash(debit, credit, amount, kind, reference)
+    first = Transfer.objects.filter(key=key).first()
+    if first is not None:
+        if first.input_hash != inputs:
+            raise IdempotencyMismatch
+        return
+    try:
+        Transfer.objects.create(
+            id=ids.new("trf"),
+            phase=Transfer.Phase.SINGLE,
+            kind=kind,
+            unit=HOUSE[debit],
+            debit_id=house(debit),
+            credit_id=house(credit),
+            amount=amount,
+            reference=reference,
+            key=key,
+            input_hash=inputs,
+            reason=reason,
+        )
+    except IntegrityError as error:
+        if _is_race(error):
+            raise Raced from error
+        raise
+
+
+def refill_below(*, user: User, tokens: int | None) -> None:
+    """From now on say of each move that leaves fewer than `tokens` of the user that it is low; None for never."""
+    Account.objects.filter(user=user, name=TOKENS).update(refill_below=tokens)
 
 
 def resolution_of(hold_id: str) -> Transfer | None:
@@ -300,9 +355,12 @@ def house(name: str) -> int:
 
 COLUMNS = (
     "id, phase, kind, unit, debit_id, credit_id, amount, pending_id, reference, key, input_hash, author_id, reason,"
-    " balance_after, expires_at, created_at"
+    " balance_after, bonus_after, place, expires_at, created_at"
 )
-RETURNING = "id, balance, held, value_idr_per_1k"
+RETURNING = "id, balance, held, value_idr_per_1k, bonus, refill_below, moves"
+MOVED = {"id": 0, "balance": 1, "bonus": 4, "moves": 6}
+"""Where what a transfer keeps of its account stands in `RETURNING`."""
+BURN = "bonus = CASE WHEN bonus > %(taken)s THEN bonus - %(taken)s ELSE 0 END"
 
 
 def _debit_user(
@@ -311,7 +369,7 @@ def _debit_user(
     return _move(
         setting,
         "user_id = %(user)s AND name = %(account)s AND frozen_at IS NULL AND balance - held >= %(amount)s",
-        {"user": user.pk, "account": account, "amount": amount},
+        {"user": user.pk, "account": account, "amount": amount, "taken": amount},
         user_side="debit_id",
         house_side=("credit_id", credit),
         unit=UNIT_OF[account],
@@ -338,7 +396,7 @@ def _move(
 ) -> Moved | None:
     """Change one user account by `setting` where `where` holds, and write the transfer. None if nothing matched."""
     update = (
-        f"UPDATE billing_account SET {setting} WHERE {where}"
+        f"UPDATE billing_account SET {setting}, moves = moves + 1 WHERE {where}"
         f" AND NOT EXISTS (SELECT 1 FROM billing_transfer WHERE key = %(key)s) RETURNING {RETURNING}"
     )
     values = {user_side: "{moved.id}", house_side[0]: "%(house)s"}
@@ -358,19 +416,20 @@ def _move(
     insert = (
         "%(id)s, %(phase)s, %(kind)s, %(unit)s, "
         f"{values['debit_id']}, {values['credit_id']}, %(amount)s, {_null('varchar')}, %(reference)s, %(key)s,"
-        f" %(input_hash)s, {_cast('author', 'bigint')}, %(reason)s, {{moved.balance}},"
+        f" %(input_hash)s, {_cast('author', 'bigint')}, %(reason)s, {{moved.balance}}, {{moved.bonus}}, {{moved.moves}},"
         f" {_cast('expires_at', 'timestamptz')}, {_now()}"
     )
     moved = _run(update, insert, "", params)
     if moved is None:
         return None
-    return Moved(params["id"], params["amount"], *moved[1:])
+    return Moved(params["id"], params["amount"], *moved[1:-1])
 
 
 def _resolve(hold_id: str, amount: int | None, phase: str, key: str, *, reason: str) -> Moved:
     inputs = _hash(hold_id, amount, phase)
     update = (
-        "UPDATE billing_account SET held = held - p.amount, balance = balance - %(taken)s FROM billing_transfer p"
+        f"UPDATE billing_account SET held = held - p.amount, balance = balance - %(taken)s, {BURN}, moves = moves + 1"
+        " FROM billing_transfer p"
         " WHERE p.id = %(hold)s AND p.phase = 'pending' AND p.amount >= %(taken)s AND billing_account.id = p.debit_id"
         # PostgreSQL looks again at the newest account, but not at the subquery: who comes second finds less held here.
         " AND held >= p.amount"
@@ -380,7 +439,7 @@ def _resolve(hold_id: str, amount: int | None, phase: str, key: str, *, reason: 
     )
     insert = (
         "%(id)s, %(phase)s, p.kind, p.unit, p.debit_id, p.credit_id, COALESCE(%(amount)s, p.amount), p.id,"
-        " p.reference, %(key)s, %(input_hash)s, p.author_id, %(reason)s, {moved.balance},"
+        " p.reference, %(key)s, %(input_hash)s, p.author_id, %(reason)s, {moved.balance}, {moved.bonus}, {moved.moves},"
         f" {_null('timestamptz')}, {_now()}"
     ).replace("%(amount)s", _cast("amount", "bigint"))
     params: dict[str, Any] = {
@@ -395,7 +454,7 @@ def _resolve(hold_id: str, amount: int | None, phase: str, key: str, *, reason: 
     }
     moved = _run(update, insert, "billing_transfer p WHERE p.id = %(hold)s", params)
     if moved is not None:
-        return Moved(params["id"], amount or 0, *moved[1:])
+        return Moved(params["id"], amount or 0, *moved[1:-1])
     if (first := _answered(key, inputs)) is not None:
         return first
     pending = Transfer.objects.filter(pk=hold_id, phase=Transfer.Phase.PENDING).first()
@@ -421,7 +480,9 @@ def _run(update: str, insert: str, source: str, params: dict[str, Any]) -> Seque
 
 
 def _in_one_statement(update: str, insert: str, source: str, params: dict[str, Any]) -> Sequence[Any] | None:
-    values = insert.replace("{moved.id}", "moved.id").replace("{moved.balance}", "moved.balance")
+    values = insert
+    for column in MOVED:
+        values = values.replace(f"{{moved.{column}}}", f"moved.{column}")
     tables = f"moved, {source}" if source else "moved"
     with connection.cursor() as cursor:
         cursor.execute(
@@ -439,11 +500,13 @@ def _in_two_statements(update: str, insert: str, source: str, params: dict[str, 
         moved = cursor.fetchone()
         if moved is None:
             return None
-        values = insert.replace("{moved.id}", "%(moved_id)s").replace("{moved.balance}", "%(moved_balance)s")
+        values = insert
+        for column in MOVED:
+            values = values.replace(f"{{moved.{column}}}", f"%(moved_{column})s")
         cursor.execute(
             f"INSERT INTO billing_transfer ({COLUMNS}) SELECT {values}"
             + (f" FROM {source}" if source else ""),
-            params | {"moved_id": moved[0], "moved_balance": moved[1]},
+            params | {f"moved_{column}": moved[position] for column, position in MOVED.items()},
         )
         return moved
 
@@ -482,7 +545,14 @@ def _answered(key: str, inputs: str) -> Moved | None:
         raise IdempotencyMismatch
     account = first.debit if first.debit.user_id else first.credit
     amount = 0 if first.phase in (Transfer.Phase.VOID, Transfer.Phase.EXPIRE) else first.amount
-    return Moved(first.pk, amount, first.balance_after or 0, account.held, account.value_idr_per_1k)
+    return Moved(
+        first.pk,
+        amount,
+        first.balance_after or 0,
+        account.held,
+        account.value_idr_per_1k,
+        first.bonus_after or 0,
+    )
 
 
 def _available_or_raise(user: User, account: str) -> int:

@@ -12,11 +12,22 @@ from django.utils.translation import gettext_lazy as _
 from aleph import ids
 from aleph.accounts.models import User
 from aleph.problems import Conflict, IdempotencyMismatch, InvalidRequest, NotFound
-from billing import ledger
+from billing import ledger, notices, offers
+from billing.models import MAX_QUANTITY as MAX_QUANTITY
 from billing.models import Package as Package
-from billing.models import Purchase, Transfer
+from billing.models import Purchase as Purchase
+from billing.models import Transfer, Unit
+from billing.offers import PromoRefused as PromoRefused
+from billing.offers import Quote as Quote
+from billing.offers import first_bonus as first_bonus
+from billing.offers import first_bonuses as first_bonuses
+from billing.offers import offered as offered
+from billing.offers import quote as quote
+from billing.offers import steps as steps
 
 PREFIX = "buy"
+OWN_KEYS = "refill:"
+"""What keys of purchases begin with that nobody asked for himself."""
 KEY_LENGTH = 128
 RETRIES = 4
 
@@ -33,17 +44,29 @@ class TransferKeys(NamedTuple):
     bonus: str
 
 
+class Wanted(NamedTuple):
+    """What somebody wants to buy; see `buy`."""
+
+    package_slug: str
+    quantity: int
+    promo_code: str
+    terms: str | None
+    most_idr: int | None
+    is_automatic: bool
+
+
 def packages() -> list[Package]:
     """What is offered, in the order of the shop."""
     return list(Package.objects.filter(is_offered=True).order_by("position", "price_idr"))
 
 
-def offered(slug: str) -> Package:
-    """One offered package. Raises `NotFound`."""
-    found = None if "\x00" in slug else Package.objects.filter(slug=slug, is_offered=True).first()
-    if found is None:
-        raise NotFound(_("This package is not offered."))
-    return found
+def quotes(user: User) -> list[Quote]:
+    """What one of each package on offer would be for `user`."""
+    bonuses = first_bonuses(user)
+    return [
+        offers.priced(package, first_bonus_tokens=first_bonus(bonuses, package.price_idr))
+        for package in packages()
+    ]
 
 
 def saving_percent(package: Package, *, against: Package) -> int:
@@ -53,26 +76,39 @@ def saving_percent(package: Package, *, against: Package) -> int:
     return max(0, 100 - (2 * part + whole) // (2 * whole))
 
 
-def buy(*, user: User, package_slug: str, key: str, terms: str | None = None) -> Purchase:
-    """Pay for a package from the wallet and receive its tokens, all or nothing.
+def buy(
+    *,
+    user: User,
+    package_slug: str,
+    key: str,
+    quantity: int = 1,
+    promo_code: str = "",
+    terms: str | None = None,
+    most_idr: int | None = None,
+    is_automatic: bool = False,
+) -> Purchase:
+    """Pay for a package, or several of it, from the wallet and receive the tokens, all or nothing.
 
-    The same user, key and package give the first purchase again. `terms` are the `Package.terms` that the user was
-    shown; None takes those of now. Raises `InvalidRequest` for an unusable key, `NotFound`, `TermsChanged`,
-    `ledger.InsufficientWallet`, `ledger.Frozen`, and `IdempotencyMismatch` where the key has bought another package.
+    The same user, key, package, quantity and code give the first purchase again. `terms` are the `Quote.terms` that the
+    user was shown, `most_idr` is what he is ready to pay; None takes what holds now. Raises `InvalidRequest` for an
+    unusable key or quantity, `NotFound`, `PromoRefused`, `TermsChanged`, `ledger.InsufficientWallet`, `ledger.Frozen`,
+    and `IdempotencyMismatch` where the key has bought something else.
     """
-    if not 0 < len(key) <= KEY_LENGTH or "\x00" in key:
+    if not 0 < len(key) <= KEY_LENGTH or "\x00" in key or key.startswith(OWN_KEYS) != is_automatic:
         raise InvalidRequest(_("A purchase needs a key of 1 to 128 characters."))
+    wanted = Wanted(package_slug, quantity, promo_code, terms, most_idr, is_automatic)
     for last in (*[False] * RETRIES, True):
         try:
             with transaction.atomic():
-                return _bought(user, package_slug, key) or _buy(user, package_slug, key, terms)
+                return _bought(user, wanted, key) or _buy(user, wanted, key)
         except (ledger.Raced, IntegrityError):
-            # The same key was a moment earlier elsewhere; the first purchase is there now (R50).
+            # The same key was a moment earlier elsewhere, and the first purchase is there now (R50); or another purchase
+            # was, and it was the first one.
             if last:
                 raise
-        except ledger.InsufficientWallet:
-            # The money may have gone into this very purchase: a double click.
-            if (first := _bought(user, package_slug, key)) is not None:
+        except (ledger.InsufficientWallet, PromoRefused, TermsChanged):
+            # The money, the code or the bonus may have gone into this very purchase: a double click.
+            if (first := _bought(user, wanted, key)) is not None:
                 return first
             raise
     raise AssertionError("unreachable")
@@ -101,16 +137,28 @@ def transfer_keys(purchase_id: str) -> TransferKeys:
     return TransferKeys(f"{purchase_id}:wallet", f"{purchase_id}:tokens", f"{purchase_id}:bonus")
 
 
-def _bought(user: User, package_slug: str, key: str) -> Purchase | None:
+def _bought(user: User, wanted: Wanted, key: str) -> Purchase | None:
     first = Purchase.objects.filter(user=user, key=key).select_related("package").first()
-    if first is not None and first.package.slug != package_slug:
+    if first is not None and (first.package.slug, first.quantity, first.promo_code) != (
+        wanted.package_slug,
+        wanted.quantity,
+        offers.normalised(wanted.promo_code),
+    ):
         raise IdempotencyMismatch
     return first
 
 
-def _buy(user: User, package_slug: str, key: str, terms: str | None) -> Purchase:
-    bought = offered(package_slug)
-    if terms is not None and terms != bought.terms:
+def _buy(user: User, wanted: Wanted, key: str) -> Purchase:
+    bought = quote(
+        user=user,
+        package_slug=wanted.package_slug,
+        quantity=wanted.quantity,
+        promo_code=wanted.promo_code,
+        lock=True,
+    )
+    if wanted.terms not in (None, bought.terms) or (
+        wanted.most_idr is not None and bought.price_idr > wanted.most_idr
+    ):
         raise TermsChanged
     purchase_id = ids.new(PREFIX)
     keys = transfer_keys(purchase_id)
@@ -144,20 +192,40 @@ def _buy(user: User, package_slug: str, key: str, terms: str | None) -> Purchase
             key=keys.bonus,
         )
     now = timezone.now()
-    return Purchase.objects.create(
+    purchase = Purchase.objects.create(
         id=purchase_id,
         number=_number(now),
         user=user,
-        package=bought,
-        package_name=bought.name,
+        package=bought.package,
+        package_name=bought.package.name,
+        quantity=bought.quantity,
         tokens=bought.tokens,
         bonus_tokens=bought.bonus_tokens,
+        first_bonus_tokens=bought.first_bonus_tokens,
+        promo_bonus_tokens=bought.promo_bonus_tokens,
         price_idr=bought.price_idr,
+        quantity_percent=bought.quantity_percent,
+        quantity_discount_idr=bought.quantity_discount_idr,
+        promo_code=bought.promo_code,
+        promo_discount_idr=bought.promo_discount_idr,
+        is_automatic=wanted.is_automatic,
         wallet_before_idr=paid.balance + bought.price_idr,
         tokens_before=received.balance - bought.tokens,
         key=key,
         created_at=now,
     )
+    if bought.promo is not None:
+        offers.redeem(bought.promo, purchase)
+    notices.tell(
+        user=user,
+        kind=notices.Kind.PURCHASE,
+        key=purchase_id,
+        amount=purchase.total_tokens,
+        unit=Unit.TOKEN,
+        reference=purchase_id,
+        detail=bought.package.name,
+    )
+    return purchase
 
 
 def _number(now: datetime) -> str:

@@ -55,24 +55,27 @@ def everybody() -> Iterator["Compared"]:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What an account says and what its transfers say, in its unit. `oldest_hold` is the id of a transfer, or ""."""
+    """What an account says and what its transfers say, in its unit: `moved` is its balance by them, `pending` what is held,
+    `given` what is left of its bonuses. `oldest_hold` is the id of a transfer, or ""."""
 
     oldest_hold: str
     account_id: int
     balance: int
     held: int
+    bonus: int
     moved: int
     pending: int
+    given: int
     open_holds: int
 
     @property
     def agrees(self) -> bool:
-        return (self.balance, self.held) == (self.moved, self.pending)
+        return (self.balance, self.held, self.bonus) == (self.moved, self.pending, self.given)
 
     def __str__(self) -> str:
         return (
-            f"the account says balance {self.balance}, held {self.held};"
-            f" its transfers {self.moved}, its open holds {self.pending}"
+            f"the account says balance {self.balance}, held {self.held}, bonus {self.bonus};"
+            f" its transfers {self.moved}, its open holds {self.pending}, what is left of its bonuses {self.given}"
         )
 
 
@@ -100,11 +103,24 @@ OPEN = """
 FROM billing_transfer hold WHERE hold.debit_id = a.id AND hold.phase = 'pending'
     AND (SELECT resolution.id FROM billing_transfer resolution WHERE resolution.pending_id = hold.id) IS NULL
 """
+# A walk that stops at zero, as in `billing.audit`.
+BONUS = """
+SELECT COALESCE(SUM(step) - MIN(CASE WHEN so_far < 0 THEN so_far ELSE 0 END), 0) FROM (
+    SELECT step, SUM(step) OVER (ORDER BY COALESCE(place, 0), created_at, id) AS so_far FROM (
+        SELECT t.place, t.created_at, t.id, CASE WHEN t.kind = 'bonus' THEN t.amount ELSE 0 END AS step
+        FROM billing_transfer t WHERE t.credit_id = a.id AND t.phase IN ('single', 'post')
+        UNION ALL
+        SELECT t.place, t.created_at, t.id, -t.amount
+        FROM billing_transfer t WHERE t.debit_id = a.id AND t.phase IN ('single', 'post')
+    ) steps
+) walk
+"""
 COMPARE = f"""
-SELECT a.id, a.balance, a.held,
+SELECT a.id, a.balance, a.held, a.bonus,
     (SELECT COALESCE(SUM(t.amount), 0) FROM billing_transfer t WHERE t.credit_id = a.id AND t.phase IN ('single', 'post'))
     - (SELECT COALESCE(SUM(t.amount), 0) FROM billing_transfer t WHERE t.debit_id = a.id AND t.phase IN ('single', 'post')),
     (SELECT COALESCE(SUM(hold.amount), 0) {OPEN}),
+    CASE WHEN a.unit = 'TOKEN' THEN ({BONUS}) ELSE 0 END,
     CASE WHEN a.held = 0 THEN 0 ELSE (SELECT COUNT(*) {OPEN}) END,
     CASE WHEN a.held = 0 THEN NULL ELSE (SELECT MIN(hold.id) {OPEN}) END
 FROM billing_account a WHERE a.user_id IS NOT NULL AND a.id > {{after}} ORDER BY a.id LIMIT {{limit}}

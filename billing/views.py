@@ -6,32 +6,60 @@ They work without JavaScript, and every query starts from the person who is sign
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import cast
+from typing import Self, cast
 
 from django.contrib.auth.decorators import login_required
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.http import urlencode
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from aleph import rates
 from aleph.accounts.models import User
 from aleph.problems import Problem, noting_delay
-from billing import ledger, statements
+from billing import ledger, receipts, statements, topups
 from billing import purchases as shop
-from billing.models import Package, Unit
+from billing.models import Package, QuantityDiscount
 
-View = Callable[..., HttpResponse]
+LATEST = 8
+"""Entries of the history on the overview; the others have a page of their own."""
+
+View = Callable[..., HttpResponseBase]
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A package on the page; `saving_percent` is against the first one."""
+    """A package on the page: what it saves against the first one, what several of it save, and what it brings on top if
+    it is somebody's first purchase."""
 
     package: Package
     saving_percent: int
+    steps: list[QuantityDiscount]
+    first_bonus_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a form asks for. A quantity that is none is 0, which nobody sells."""
+
+    slug: str
+    quantity: int
+    promo_code: str
+
+    @property
+    def query(self) -> dict[str, str | int]:
+        """The order in the address of its confirm step."""
+        return {"quantity": self.quantity, **({"promo": self.promo_code} if self.promo_code else {})}
+
+    @classmethod
+    def of(cls, slug: str, form: QueryDict) -> Self:
+        quantity = form.get("quantity", "1")
+        is_number = quantity.isascii() and quantity.isdecimal() and len(quantity) < 6
+        return cls(slug, int(quantity) if is_number else 0, form.get("promo", "").strip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +74,7 @@ def page(view: View) -> View:
     """A page of the person who is signed in, of which nobody keeps a copy. Expected errors become a page of their own."""
 
     @wraps(view)
-    def guarded(request: HttpRequest, *args: str, **kwargs: str) -> HttpResponse:
+    def guarded(request: HttpRequest, *args: str, **kwargs: str) -> HttpResponseBase:
         try:
             return view(request, *args, **kwargs)
         except Problem as problem:
@@ -60,7 +88,6 @@ def page(view: View) -> View:
 @page
 def home(request: HttpRequest) -> HttpResponse:
     user = cast(User, request.user)
-    unit = Unit.IDR if request.GET.get("unit") == "idr" else Unit.TOKEN
     balance = ledger.balance_of(user)
     packages = shop.packages()
     return render(
@@ -69,11 +96,12 @@ def home(request: HttpRequest) -> HttpResponse:
         {
             "balance": balance,
             "pace": pace_of(user, balance),
-            "cards": [
-                Card(package, shop.saving_percent(package, against=packages[0])) for package in packages
-            ],
-            "history": statements.history(user, unit=unit, cursor=request.GET.get("before")),
-            "is_first_page": "before" not in request.GET,
+            "cards": cards_of(user, packages),
+            "history": statements.history(
+                user, wanted=statements.Filter(timezone.get_current_timezone()), limit=LATEST
+            ),
+            "can_top_up": bool(topups.methods()),
+            "topups": topups.recent(user, limit=3),
         },
     )
 
@@ -81,7 +109,10 @@ def home(request: HttpRequest) -> HttpResponse:
 @require_safe
 @page
 def confirm(request: HttpRequest, slug: str) -> HttpResponse:
-    return _confirm(request, shop.offered(slug))
+    order = Order.of(slug, request.GET)
+    if order.promo_code:
+        rates.take(request, "promo")
+    return _confirm(request, order)
 
 
 @require_POST
@@ -89,23 +120,46 @@ def confirm(request: HttpRequest, slug: str) -> HttpResponse:
 def purchases(request: HttpRequest) -> HttpResponse:
     user = cast(User, request.user)
     rates.take(request, "purchase")
-    slug, key = request.POST.get("package", ""), request.POST.get("key", "")
+    order = Order.of(request.POST.get("package", ""), request.POST)
     try:
-        purchase = shop.buy(user=user, package_slug=slug, key=key, terms=request.POST.get("terms"))
-    except (ledger.InsufficientWallet, shop.TermsChanged) as problem:
-        return _confirm(request, shop.offered(slug), problem)
+        purchase = shop.buy(
+            user=user,
+            package_slug=order.slug,
+            quantity=order.quantity,
+            promo_code=order.promo_code,
+            key=request.POST.get("key", ""),
+            terms=request.POST.get("terms"),
+        )
+    except (ledger.InsufficientWallet, shop.TermsChanged, shop.PromoRefused) as problem:
+        return _confirm(request, order, problem)
     return HttpResponse(status=303, headers={"Location": reverse("billing:receipt", args=[purchase.pk])})
 
 
 @require_safe
 @page
 def receipt(request: HttpRequest, purchase_id: str) -> HttpResponse:
-    purchase = shop.receipt(cast(User, request.user), purchase_id)
-    return render(
-        request,
-        "billing/receipt.html",
-        {"purchase": purchase, "transfers": shop.transfers_of(purchase)},
-    )
+    found = receipts.of(cast(User, request.user), purchase_id)
+    return render(request, "billing/receipt.html", {"receipt": found, "purchase": found.purchase})
+
+
+@require_safe
+@page
+def receipt_as_pdf(request: HttpRequest, purchase_id: str) -> HttpResponse:
+    rates.take(request, "export")
+    return receipts.as_pdf(receipts.of(cast(User, request.user), purchase_id))
+
+
+def cards_of(user: User, packages: list[Package]) -> list[Card]:
+    steps, bonuses = shop.steps(packages), shop.first_bonuses(user)
+    return [
+        Card(
+            package,
+            shop.saving_percent(package, against=packages[0]),
+            steps.get(package.pk, []),
+            shop.first_bonus(bonuses, package.price_idr),
+        )
+        for package in packages
+    ]
 
 
 def pace_of(user: User, balance: ledger.Balance) -> Pace:
@@ -114,17 +168,39 @@ def pace_of(user: User, balance: ledger.Balance) -> Pace:
     return Pace(used, balance.available * now.day // used if used else None)
 
 
-def _confirm(request: HttpRequest, package: Package, problem: Problem | None = None) -> HttpResponse:
-    balance = ledger.balance_of(cast(User, request.user))
+def _confirm(request: HttpRequest, order: Order, problem: Problem | None = None) -> HttpResponse:
+    """The confirm step as it is at this moment; a code that does not hold is named, and left out of what is asked."""
+    user = cast(User, request.user)
+    package = shop.offered(order.slug)
+    refused = problem if isinstance(problem, shop.PromoRefused) else None
+    try:
+        quote = shop.quote(
+            user=user,
+            package_slug=order.slug,
+            quantity=order.quantity,
+            promo_code="" if refused else order.promo_code,
+        )
+    except shop.PromoRefused as refusal:
+        refused = refusal
+        quote = shop.quote(user=user, package_slug=order.slug, quantity=order.quantity)
+    balance = ledger.balance_of(user)
     return render(
         request,
         "billing/confirm.html",
         {
             "package": package,
+            "order": order,
+            "most": shop.MAX_QUANTITY,
+            "steps": shop.steps([package]).get(package.pk, []),
+            "quote": quote,
+            "lines": receipts.lines_of(quote),
+            "promo_problem": refused,
             "balance": balance,
-            "wallet_after_idr": balance.wallet_idr - package.price_idr,
-            "tokens_after": balance.tokens + package.total_tokens,
-            "missing_idr": max(0, package.price_idr - balance.wallet_idr),
+            "wallet_after_idr": balance.wallet_idr - quote.price_idr,
+            "tokens_after": balance.tokens + quote.total_tokens,
+            "missing_idr": max(0, quote.price_idr - balance.wallet_idr),
+            "can_top_up": bool(topups.methods()),
+            "here": f"{reverse('billing:confirm', args=[order.slug])}?{urlencode(order.query)}",
             "has_changed": isinstance(problem, shop.TermsChanged),
         },
         status=problem.status if problem else 200,

@@ -1,0 +1,122 @@
+"""The pages of notices: the inbox behind the bell, and what somebody wants to be told of."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+from django import forms
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import NoReverseMatch, reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.http import require_POST, require_safe
+
+from aleph.accounts.models import User
+from billing import mailing, notices
+from billing.models import Notice
+from billing.views import page as guarded
+
+PLACES = {
+    Notice.Kind.PURCHASE: "billing:receipt",
+    Notice.Kind.TOPUP: "billing:topup",
+    Notice.Kind.TOPUP_FAILED: "billing:topup",
+}
+"""Where what a notice is about has a page, by its reference; of the others the history tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    notice: Notice
+    words: mailing.Words
+    address: str
+
+
+class WishesForm(forms.Form):
+    """Mail is wanted for every kind that is ticked."""
+
+    LONGEST: ClassVar[int] = 10**12
+
+    low_below = forms.IntegerField(
+        label=gettext_lazy("Tell me when I have fewer tokens than"),
+        min_value=1,
+        max_value=LONGEST,
+        required=False,
+    )
+    mail = forms.MultipleChoiceField(
+        label=gettext_lazy("By email, too"),
+        choices=Notice.Kind.choices,
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+    )
+
+
+@require_safe
+@guarded
+def page(request: HttpRequest) -> HttpResponse:
+    user = cast(User, request.user)
+    wishes = notices.wishes_of(user)
+    form = WishesForm(
+        initial={
+            "low_below": wishes.low_below,
+            "mail": [kind for kind in Notice.Kind.values if kind not in wishes.without_mail],
+        }
+    )
+    return _page(request, form)
+
+
+@require_POST
+@guarded
+def readings(request: HttpRequest) -> HttpResponse:
+    """Marks one notice as read, or everything that the page has shown."""
+    user = cast(User, request.user)
+    if "notice" in request.POST:
+        notices.read(user, request.POST["notice"])
+    else:
+        notices.read_all(user, up_to=request.POST.get("up_to", ""))
+    return HttpResponse(status=303, headers={"Location": reverse("billing:notices")})
+
+
+@require_POST
+@guarded
+def wishes(request: HttpRequest) -> HttpResponse:
+    form = WishesForm(request.POST)
+    if not form.is_valid():
+        return _page(request, form, status=422)
+    wanted = form.cleaned_data["mail"]
+    notices.wish(
+        user=cast(User, request.user),
+        low_below=form.cleaned_data["low_below"],
+        without_mail=[kind for kind in Notice.Kind.values if kind not in wanted],
+    )
+    messages.success(request, _("Saved."))
+    return redirect("billing:notices")
+
+
+def _page(request: HttpRequest, form: WishesForm, *, status: int = 200) -> HttpResponse:
+    before = request.GET.get("before", "")
+    found = notices.inbox(cast(User, request.user), before=before)
+    shown = found[: notices.PAGE]
+    context: dict[str, Any] = {
+        "shown": [Shown(notice, mailing.words_of(notice), address_of(notice)) for notice in shown],
+        "newest": shown[0] if shown else None,
+        "older": shown[-1].pk if len(found) > notices.PAGE else "",
+        "is_first_page": not before,
+        "has_unread": any(notice.read_at is None for notice in shown),
+        "form": form,
+    }
+    return render(request, "billing/notices.html", context, status=status)
+
+
+def address_of(notice: Notice) -> str:
+    if notice.kind == Notice.Kind.REFILL:
+        return reverse("billing:refill")
+    place = PLACES.get(Notice.Kind(notice.kind))
+    try:
+        return (
+            reverse(place, args=[notice.reference])
+            if place and notice.reference
+            else reverse("billing:history")
+        )
+    except NoReverseMatch:
+        return reverse("billing:history")

@@ -1,0 +1,102 @@
+"""The words of notices, in the language of whoever reads them, and their mail.
+
+A mail is claimed before it is sent, so nobody gets two: one that a dying process may have sent is not sent again.
+"""
+
+from typing import NamedTuple
+
+import structlog
+from django.conf import settings
+from django.core.mail import send_mail
+from django.template.loader import render_to_string
+from django.urls import reverse
+from django.utils import translation
+from django.utils.translation import gettext as _
+
+from aleph.templatetags.aleph import count, rupiah, signed
+from billing import notices, refills
+from billing.models import Notice, Unit
+
+log = structlog.get_logger(__name__)
+
+TRIES = 5
+BATCH = 100
+
+
+class Words(NamedTuple):
+    """What a notice says: a line, and a sentence or two below it."""
+
+    title: str
+    text: str
+
+
+def words_of(notice: Notice) -> Words:
+    amount = notice.amount or 0
+    said = rupiah(abs(amount)) if notice.unit == Unit.IDR else count(abs(amount))
+    detail = notice.detail
+    match notice.kind:
+        case Notice.Kind.LOW_BALANCE:
+            return Words(
+                _("Your tokens are running low"),
+                _("You have %(tokens)s left. Replies by paid models need some to begin.")
+                % {"tokens": _tokens(amount)},
+            )
+        case Notice.Kind.TOPUP:
+            return Words(_("%(amount)s is in your wallet") % {"amount": said}, _("Your top-up has arrived."))
+        case Notice.Kind.TOPUP_FAILED:
+            return Words(
+                _("A top-up of %(amount)s did not go through") % {"amount": said},
+                _("Nothing was added to your wallet. You can try again at any time."),
+            )
+        case Notice.Kind.PURCHASE:
+            return Words(
+                _("%(tokens)s bought") % {"tokens": _tokens(amount)},
+                _("%(package)s package, paid from your wallet.") % {"package": detail},
+            )
+        case Notice.Kind.REFUND:
+            return Words(
+                _("%(amount)s refunded") % {"amount": said},
+                detail or _("Your history shows what has changed."),
+            )
+        case Notice.Kind.REFILL:
+            return Words(_("Buying automatically is paused"), str(refills.WHY.get(detail, "")))
+        case _:
+            change = (MINUS_OR_PLUS[amount > 0] + said) if notice.unit == Unit.IDR else signed(amount)
+            title = (
+                _("Your wallet was adjusted: %(change)s")
+                if notice.unit == Unit.IDR
+                else _("Your tokens were adjusted: %(change)s")
+            )
+            return Words(title % {"change": change}, detail)
+
+
+MINUS_OR_PLUS = ("\u2212", "+")
+
+
+def send(notice_id: str) -> None:
+    """Send the mail of a notice, if it is due. Harmless when run twice, also at once."""
+    notice = notices.claim_mail(notice_id)
+    if notice is None:
+        return
+    try:
+        with translation.override(notice.user.language or settings.LANGUAGE_CODE):
+            words = words_of(notice)
+            address = f"{settings.PUBLIC_URL}{reverse('billing:notices')}"
+            body = render_to_string("billing/mail/notice.txt", {"words": words, "address": address})
+            send_mail(words.title, body, None, [notice.user.email])
+    except Exception:
+        log.warning("a notice could not be mailed", notice_id=notice.pk, exc_info=True)
+        is_over = notice.mail_tries >= TRIES
+        notices.close_mail(notice, Notice.Mail.FAILED if is_over else Notice.Mail.DUE)
+    else:
+        notices.close_mail(notice, Notice.Mail.SENT)
+
+
+def send_due() -> None:
+    """Send what was due and was not sent: its bell was lost, or a try failed."""
+    for notice in notices.due(limit=BATCH):
+        send(notice.pk)
+
+
+def _tokens(number: int) -> str:
+    return translation.ngettext("%(number)s token", "%(number)s tokens", number) % {"number": count(number)}
