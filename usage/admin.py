@@ -1,22 +1,25 @@
 """Prices and calls in the administration. A call is never changed, and neither is a price that a call was charged at."""
 
+from decimal import Decimal
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.formats import date_format, number_format
 from django.utils.translation import gettext_lazy as _
 
-from aleph.staff import LongList, by_period
-from usage.models import ModelPrice, TokenUsage
+from aleph.accounts.models import User
+from aleph.staff import LongList, ReadOnlyAdmin, by_period
+from usage import calibration, pricing, proposals
+from usage.models import Calibration, ExchangeRate, ModelPrice, PriceProposal, ReportedCall, TokenUsage
 
-FIGURES = (
-    "input_usd_per_million",
-    "cached_input_usd_per_million",
-    "cache_write_usd_per_million",
-    "output_usd_per_million",
-)
+FIGURES = ModelPrice.FIGURES
 
 
 class PriceForm(forms.ModelForm):
@@ -50,9 +53,25 @@ class PriceForm(forms.ModelForm):
         starts, ends = data.get("valid_from"), data.get("valid_to")
         if starts and ends and ends <= starts:
             self.add_error("valid_to", _("A price ends after it has begun."))
+        elif not self.errors:
+            self.refuse_two_at_once(data)
         if self.instance.pk:
             self.refuse_rewriting_the_past(ends)
         return data
+
+    def refuse_two_at_once(self, data: dict[str, Any]) -> None:
+        """An open price is followed by one that begins later. Everything else that would be valid together, for prompts of
+        the same size and at the same hours, is a slip."""
+        said = ModelPrice(**{name: data[name] for name in (*ModelPrice.LANE, "valid_from", "valid_to")})
+        for other in pricing.clashes(said, apart_from=self.instance.pk):
+            raise forms.ValidationError(
+                _("For such calls there is a price at that time already, valid from %(start)s%(hours)s."),
+                params={
+                    "start": date_format(timezone.localtime(other.valid_from), "SHORT_DATETIME_FORMAT"),
+                    "hours": f" ({other.hours})" if other.hours else "",
+                },
+                code="overlap",
+            )
 
     def refuse_rewriting_the_past(self, ends: Any) -> None:
         charged = TokenUsage.objects.filter(price=self.instance)
@@ -77,13 +96,15 @@ class ModelPriceAdmin(admin.ModelAdmin):
         "cached_input_usd_per_million",
         "cache_write_usd_per_million",
         "output_usd_per_million",
+        "above_input_tokens",
+        "window",
         "valid_from",
         "valid_to",
     )
     list_display_links = ("provider", "model")
     list_filter = ("provider", ("valid_to", admin.EmptyFieldListFilter))
     search_fields = ("provider", "model")
-    ordering = ("provider", "model", "-valid_from")
+    ordering = ("provider", "model", "above_input_tokens", "-valid_from")
     fieldsets = (
         (None, {"fields": ("provider", "model")}),
         (
@@ -97,6 +118,16 @@ class ModelPriceAdmin(admin.ModelAdmin):
             },
         ),
         (
+            _("Which calls"),
+            {
+                "description": _(
+                    "A price for long prompts, or for hours of the week, is a row of its own beside the usual one. Of"
+                    " several that fit a call the narrowest holds, for the whole call."
+                ),
+                "fields": ("above_input_tokens", "weekdays", "from_utc", "to_utc"),
+            },
+        ),
+        (
             _("Validity"),
             {
                 "description": _(
@@ -107,6 +138,10 @@ class ModelPriceAdmin(admin.ModelAdmin):
             },
         ),
     )
+
+    @admin.display(description=_("hours"))
+    def window(self, price: ModelPrice) -> str:
+        return price.hours
 
 
 class ProviderFilter(admin.SimpleListFilter):
@@ -123,6 +158,19 @@ class ProviderFilter(admin.SimpleListFilter):
         return queryset.filter(provider=self.value()) if self.value() else queryset
 
 
+class IsPriced(admin.SimpleListFilter):
+    """Calls that nobody could price, to add what is missing and run `manage.py reprice`."""
+
+    title = _("price")
+    parameter_name = "priced"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("no", _("without a price"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[TokenUsage]) -> QuerySet[TokenUsage]:
+        return queryset.filter(price=None) if self.value() == "no" else queryset
+
+
 @admin.register(TokenUsage)
 class TokenUsageAdmin(LongList):
     list_display = (
@@ -136,9 +184,10 @@ class TokenUsageAdmin(LongList):
         "total_cost_usd",
         "status",
         "source",
+        "flagged",
         "first_token_ms",
     )
-    list_filter = (by_period("use"), ProviderFilter, "status", "source", "flagged")
+    list_filter = (by_period("use"), ProviderFilter, "status", "source", "flagged", IsPriced)
     list_select_related = ("user",)
     ordering = ("-id",)
     search_help_text = _("The id of a call or of what it was made for, or a person's whole address.")
@@ -148,3 +197,201 @@ class TokenUsageAdmin(LongList):
 
     def by_id(self, queryset: QuerySet[TokenUsage], term: str) -> QuerySet[TokenUsage]:
         return queryset.filter(id=term) | queryset.filter(operation_id=term)
+
+
+@admin.register(ReportedCall)
+class ReportedCallAdmin(LongList):
+    """Dead letters come first to the eye: they wait for somebody who finds out what was meant."""
+
+    list_display = ("received_at", "user", "event_id", "state", "reason")
+    list_filter = (by_period("evt"), "state")
+    list_select_related = ("user",)
+    ordering = ("-id",)
+    search_help_text = _("The id of an event, or a person's whole address.")
+
+    def by_id(self, queryset: QuerySet[ReportedCall], term: str) -> QuerySet[ReportedCall]:
+        return queryset.filter(id=term) | queryset.filter(event_id=term)
+
+
+@admin.register(ExchangeRate)
+class ExchangeRateAdmin(admin.ModelAdmin):
+    list_display = ("valid_on", "idr_per_usd", "source")
+    ordering = ("-valid_on",)
+
+
+@admin.register(PriceProposal)
+class PriceProposalAdmin(ReadOnlyAdmin):
+    """Decided with two clicks: the proposal, and a button."""
+
+    change_form_template = "admin/usage/priceproposal/change_form.html"
+    list_display = (
+        "provider",
+        "model",
+        "above_input_tokens",
+        "window",
+        "input_to",
+        "output_to",
+        "source",
+        "state",
+        "found_at",
+        "decided_by",
+        "decided_at",
+    )
+    list_display_links = ("provider", "model")
+    list_filter = ("state", "provider")
+    list_select_related = ("current", "decided_by")
+    search_fields = ("provider", "model")
+    ordering = ("-state", "provider", "model", "above_input_tokens")
+    fieldsets = (
+        (None, {"fields": ("provider", "model", "above_input_tokens", "window", "source")}),
+        (
+            _("US dollars for one million LLM tokens"),
+            {
+                "description": _(
+                    "Ours now, and as published. Accepting writes a price that is valid from that moment on; ours"
+                    " before and the calls charged at it stay."
+                ),
+                "fields": ("input_to", "cached_input_to", "cache_write_to", "cache_write_1h_to", "output_to"),
+            },
+        ),
+        (_("Decision"), {"fields": ("state", "found_at", "decided_by", "decided_at", "price")}),
+    )
+    readonly_fields = (
+        "window",
+        "input_to",
+        "cached_input_to",
+        "cache_write_to",
+        "cache_write_1h_to",
+        "output_to",
+    )
+
+    @admin.display(description=_("hours"))
+    def window(self, proposal: PriceProposal) -> str:
+        return proposal.hours
+
+    @admin.display(description=_("input"))
+    def input_to(self, proposal: PriceProposal) -> str:
+        return _step(proposal, "input_usd_per_million")
+
+    @admin.display(description=_("cached input"))
+    def cached_input_to(self, proposal: PriceProposal) -> str:
+        return _step(proposal, "cached_input_usd_per_million")
+
+    @admin.display(description=_("cache write"))
+    def cache_write_to(self, proposal: PriceProposal) -> str:
+        return _step(proposal, "cache_write_usd_per_million")
+
+    @admin.display(description=_("cache write for an hour"))
+    def cache_write_1h_to(self, proposal: PriceProposal) -> str:
+        return _step(proposal, "cache_write_1h_usd_per_million")
+
+    @admin.display(description=_("output"))
+    def output_to(self, proposal: PriceProposal) -> str:
+        return _step(proposal, "output_usd_per_million")
+
+    def get_urls(self) -> list[URLPattern]:
+        own = path(
+            "<int:proposal_id>/decision",
+            self.admin_site.admin_view(self.decide),
+            name="usage_priceproposal_decision",
+        )
+        return [own, *super().get_urls()]
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        return super().render_change_form(
+            request, context | {"may_decide": may_decide(request)}, *args, **kwargs
+        )
+
+    def decide(self, request: HttpRequest, proposal_id: int) -> HttpResponse:
+        if request.method != "POST":
+            return redirect("admin:usage_priceproposal_change", proposal_id)
+        if not may_decide(request):
+            raise PermissionDenied
+        proposal = PriceProposal.objects.filter(pk=proposal_id).first()
+        assert isinstance(request.user, User)
+        try:
+            if proposal is None:
+                raise proposals.Decided
+            if request.POST.get("decision") == "accept":
+                proposals.accept(proposal_id=proposal_id, by=request.user)
+                said = _("The price holds from now on.")
+            else:
+                proposals.refuse(proposal_id=proposal_id, by=request.user)
+                said = _("The price stays as it is.")
+            self.log_change(request, proposal, str(said))
+            messages.success(request, said)
+        except proposals.Decided as problem:
+            messages.warning(request, str(problem.message))
+        return redirect(f"{reverse('admin:usage_priceproposal_changelist')}?state__exact=open")
+
+
+def may_decide(request: HttpRequest) -> bool:
+    return request.user.has_perms(["usage.change_priceproposal", "usage.add_modelprice"])
+
+
+def _step(proposal: PriceProposal, name: str) -> str:
+    """A figure as it is and as it would be: 2 → 2.5."""
+    ours, theirs = (
+        "–" if usd is None else f"{usd.normalize():f}"
+        for usd in (getattr(proposal.current, name, None), getattr(proposal, name))
+    )
+    return theirs if ours == theirs else f"{ours} → {theirs}"
+
+
+@admin.register(Calibration)
+class CalibrationAdmin(ReadOnlyAdmin):
+    """How well estimates do: by model and kind of text, of the newest observations."""
+
+    list_display = (
+        "model",
+        "kind",
+        "observations",
+        "median_error",
+        "p95_error",
+        "times",
+        "held",
+        "above",
+        "updated_at",
+    )
+    list_display_links = ("model",)
+    list_filter = ("kind",)
+    search_fields = ("model",)
+    ordering = ("model", "kind")
+    fields = (
+        "model",
+        "kind",
+        "observations",
+        "median_error",
+        "p95_error",
+        "times",
+        "held",
+        "above",
+        "updated_at",
+    )
+    readonly_fields = ("median_error", "p95_error", "times", "held", "above")
+
+    @admin.display(description=_("median error"))
+    def median_error(self, row: Calibration) -> str:
+        return _percent(calibration.accuracy_of(row).median)
+
+    @admin.display(description=_("95 % within"))
+    def p95_error(self, row: Calibration) -> str:
+        return _percent(calibration.accuracy_of(row).p95)
+
+    @admin.display(description=_("factor"))
+    def times(self, row: Calibration) -> str:
+        return f"× {number_format(Decimal(row.factor) / 1000, 3)}"
+
+    @admin.display(description=_("held beyond the estimate"))
+    def held(self, row: Calibration) -> str:
+        return _percent(row.reserve - 1000)
+
+    @admin.display(description=_("above what was held"))
+    def above(self, row: Calibration) -> str:
+        return _percent(row.exceeded * 1000 // max(1, row.observations))
+
+
+def _percent(thousandths: int) -> str:
+    return f"{number_format(Decimal(thousandths) / 10, 1)} %"

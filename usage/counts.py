@@ -7,7 +7,8 @@ from dataclasses import dataclass
 class Counts:
     """LLM tokens in disjoint classes. None: nobody said, which is not 0.
 
-    `flagged`: what the provider said contradicts itself, and was made to fit.
+    `flagged`: what the provider said contradicts itself, and was made to fit. `cache_write_1h` is what was
+    written to be kept for an hour, `cache_write` what was written for the usual time.
     """
 
     fresh_input: int | None = None
@@ -16,11 +17,13 @@ class Counts:
     visible_output: int | None = None
     reasoning: int | None = None
     flagged: bool = False
+    cache_write_1h: int | None = None
 
     @property
     def input_tokens(self) -> int:
         """The sum of the classes of input that are known."""
-        return (self.fresh_input or 0) + (self.cache_read or 0) + (self.cache_write or 0)
+        written = (self.cache_write or 0) + (self.cache_write_1h or 0)
+        return (self.fresh_input or 0) + (self.cache_read or 0) + written
 
     @property
     def output_tokens(self) -> int:

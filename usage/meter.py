@@ -8,19 +8,24 @@ charge up for ever, what he says is made storable here instead of being refused.
 
 import math
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
-from django.db import connection
+import structlog
+from django.db import connection, transaction
 from django.db.models import CharField
 from django.utils import timezone
 
 from aleph import ids
-from usage import pricing
+from usage import calibration, pricing
+from usage.calibration import Lesson
 from usage.counts import Counts
-from usage.models import TokenUsage
+from usage.models import ModelPrice, TokenUsage
 
-__all__ = ["Counts", "Source", "Status", "record"]
+__all__ = ["Counts", "Source", "Status", "record", "reprice"]
+
+log = structlog.get_logger(__name__)
 
 Status = TokenUsage.Status
 Source = TokenUsage.Source
@@ -47,15 +52,22 @@ def record(
     first_token_ms: int | None,
     latency_ms: int | None,
     transfer_id: str = "",
+    charged_tokens: int = 0,
+    value_idr_per_1k: int | None = None,
+    lesson: Lesson | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> TokenUsage:
     """Store one call and return its row; for the same (operation_id, attempt) again, the row of the first time.
 
     It is priced as of `started_at`; without a price it is stored all the same, with costs null. `label` is what people
-    know the model by. `metadata` must hold no words of a prompt or a reply. Two statements: the price, the row.
+    know the model by. `charged_tokens` are what somebody paid for it, worth `value_idr_per_1k` rupiah a thousand.
+    `metadata` must hold no words of a prompt or a reply. `lesson` is kept where there is something to
+    learn from it: the provider has counted a whole reply. Two statements: the price, the row.
     """
     model, requested_model = _text("model", model), _text("requested_model", requested_model)
-    price = pricing.price_at(provider, model, started_at, requested=requested_model)
+    price = pricing.price_at(
+        provider, model, started_at, requested=requested_model, input_tokens=counts.input_tokens
+    )
     cost = pricing.cost(price, counts)
     row = TokenUsage(
         id=ids.new("use"),
@@ -71,12 +83,14 @@ def record(
         fresh_input_tokens=counts.fresh_input,
         cache_read_tokens=counts.cache_read,
         cache_write_tokens=counts.cache_write,
+        cache_write_1h_tokens=counts.cache_write_1h,
         visible_output_tokens=counts.visible_output,
         reasoning_tokens=counts.reasoning,
         input_tokens=counts.input_tokens,
         output_tokens=counts.output_tokens,
         total_tokens=counts.input_tokens + counts.output_tokens,
         price=price,
+        unit_prices=price.snapshot if price else None,
         input_cost_usd=cost.input_usd,
         output_cost_usd=cost.output_usd,
         total_cost_usd=cost.total_usd,
@@ -86,12 +100,88 @@ def record(
         first_token_ms=first_token_ms,
         latency_ms=latency_ms,
         transfer_id=transfer_id,
+        charged_tokens=charged_tokens,
+        charged_idr_thousandths=charged_tokens * (value_idr_per_1k or 0),
         metadata=_storable(dict(metadata or {})),
         created_at=timezone.now(),
     )
+    if lesson is not None and calibration.is_counted(row):
+        row.metadata["sizes"] = lesson.noted()
     if _insert_once(row):
+        transaction.on_commit(partial(_say, row), robust=True)
         return row
     return TokenUsage.objects.get(operation_id=operation_id, attempt=attempt)
+
+
+def reprice(*, batch: int = 500) -> tuple[int, int]:
+    """Price the calls that had no price when they were recorded, as of when they began. How many are priced now, and how
+    many still are not. What has a price keeps it, also where two do this at once."""
+    priced = left = 0
+    last = ""
+    while True:
+        rows = list(
+            TokenUsage.objects.filter(price=None, pk__gt=last).defer("metadata").order_by("pk")[:batch]
+        )
+        for row in rows:
+            began = row.created_at - timedelta(milliseconds=row.latency_ms or 0)
+            price = pricing.price_at(
+                row.provider,
+                row.model,
+                began,
+                requested=row.requested_model,
+                input_tokens=row.input_tokens,
+            )
+            if price is not None and _price(row, price):
+                priced += 1
+            else:
+                left += 1
+        if len(rows) < batch:
+            return priced, left
+        last = rows[-1].pk
+
+
+def counts_of(row: TokenUsage) -> Counts:
+    """The counts of a stored call."""
+    return Counts(
+        fresh_input=row.fresh_input_tokens,
+        cache_read=row.cache_read_tokens,
+        cache_write=row.cache_write_tokens,
+        cache_write_1h=row.cache_write_1h_tokens,
+        visible_output=row.visible_output_tokens,
+        reasoning=row.reasoning_tokens,
+        flagged=row.flagged,
+    )
+
+
+def _price(row: TokenUsage, price: ModelPrice) -> bool:
+    cost = pricing.cost(price, counts_of(row))
+    unpriced = TokenUsage.objects.filter(pk=row.pk, price=None)
+    return bool(
+        unpriced.update(
+            price=price,
+            unit_prices=price.snapshot,
+            input_cost_usd=cost.input_usd,
+            output_cost_usd=cost.output_usd,
+            total_cost_usd=cost.total_usd,
+        )
+    )
+
+
+def _say(row: TokenUsage) -> None:
+    """The line of a call that is stored for good. Operators read it by its words, so they stay as they are."""
+    log.info(
+        f"Token usage - Prompt: {row.input_tokens}, Candidates: {row.output_tokens}, Total: {row.total_tokens}",
+        usage_id=row.pk,
+        provider=row.provider,
+        model=row.model,
+        operation=row.operation,
+        status=str(row.status),
+        source=str(row.source),
+    )
+    if row.price_id is None and row.total_tokens:
+        log.warning("a call has no price", usage_id=row.pk, provider=row.provider, model=row.model)
+    if row.flagged:
+        log.warning("the counts of a call disagree", usage_id=row.pk, provider=row.provider, model=row.model)
 
 
 def _insert_once(row: TokenUsage) -> bool:

@@ -1,14 +1,16 @@
-"""What every call to a language model used and cost us. Written by `usage.meter` only, read by `usage.reports`.
+"""What every call to a language model used and cost us. Calls are written by `usage.meter` only, read by `usage.reports`.
 
 LLM tokens are what a provider counts; they are not the tokens that people buy (those live in `billing`). This app works
 for calls that nobody was charged for, too.
 """
 
 import re
+from datetime import UTC, datetime, time
 from decimal import Decimal
+from typing import Any, ClassVar
 
 from django.conf import settings
-from django.core.validators import MaxValueValidator, MinValueValidator
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -23,11 +25,17 @@ PRICE_DIGITS, PRICE_PLACES = 14, 6
 COST_DIGITS, COST_PLACES = 20, 12
 """USD for a call. Twelve places hold one token at 0.000001 USD a million, exactly."""
 
+SUM_DIGITS = 26
+"""USD for all calls of an hour or a day."""
+
 DEAREST_USD_PER_MILLION = Decimal(10_000)
 """Far above any published price. After a slip of the pen a call could cost more than a row can hold, and a row
 that cannot be stored stops the charge that it belongs to."""
 
 PLAUSIBLE = [MinValueValidator(Decimal(0)), MaxValueValidator(DEAREST_USD_PER_MILLION)]
+
+MIDNIGHT = time(0)
+DAYS_OF_WEEK = (_("Mon"), _("Tue"), _("Wed"), _("Thu"), _("Fri"), _("Sat"), _("Sun"))
 
 OPERATIONS = {
     "chat_message": _("Chat"),
@@ -63,65 +71,191 @@ def plausible(field: str) -> Q:
     return Q(**{field: None}) | Q(**{f"{field}__gte": 0, f"{field}__lte": DEAREST_USD_PER_MILLION})
 
 
-class ModelPrice(models.Model):
-    """What a provider charges for a model from `valid_from` on, until `valid_to` (exclusive). `*` is his default."""
+def usd_per_million(label: Any, *, known: bool = False) -> Any:
+    """A column for a unit price; `known`: one that every price says."""
+    return models.DecimalField(
+        label,
+        max_digits=PRICE_DIGITS,
+        decimal_places=PRICE_PLACES,
+        null=not known,
+        blank=not known,
+        validators=PLAUSIBLE,
+    )
+
+
+class UnitPrices(models.Model):
+    """Unit prices of a provider for a model, and the calls that they are for: of any size and at any time, or those with
+    a longer prompt, or those that begin in a window of the week. Where several fit a call, the narrowest holds, for the
+    whole call (`usage.pricing.price_at`)."""
 
     provider = models.CharField(_("provider"), max_length=40)
     model = models.CharField(
         _("model"), max_length=120, help_text=_("The provider's own id, or * for his default.")
     )
-    input_usd_per_million = models.DecimalField(
-        _("input, USD per million"),
-        max_digits=PRICE_DIGITS,
-        decimal_places=PRICE_PLACES,
-        validators=PLAUSIBLE,
+    above_input_tokens = models.PositiveIntegerField(
+        _("prompts above, in LLM tokens"),
+        default=0,
+        help_text=_(
+            "The whole call costs this where its prompt is longer, cached parts included. 0: any prompt."
+        ),
     )
-    cached_input_usd_per_million = models.DecimalField(
-        _("cached input, USD per million"),
-        max_digits=PRICE_DIGITS,
-        decimal_places=PRICE_PLACES,
-        null=True,
+    weekdays = models.CharField(
+        _("days of the week (UTC)"),
+        max_length=7,
         blank=True,
-        validators=PLAUSIBLE,
+        validators=[RegexValidator(r"^1?2?3?4?5?6?7?$", _("Digits from 1, Monday, to 7, Sunday: 12345."))],
+        help_text=_("12345: Monday to Friday. Empty: every day."),
     )
-    cache_write_usd_per_million = models.DecimalField(
-        _("cache write, USD per million"),
-        max_digits=PRICE_DIGITS,
-        decimal_places=PRICE_PLACES,
-        null=True,
-        blank=True,
-        validators=PLAUSIBLE,
+    from_utc = models.TimeField(_("from (UTC)"), default=MIDNIGHT)
+    to_utc = models.TimeField(
+        _("to (UTC)"), default=MIDNIGHT, help_text=_("00:00 is the end of the day. By when a call began.")
     )
-    output_usd_per_million = models.DecimalField(
-        _("output, USD per million"),
-        max_digits=PRICE_DIGITS,
-        decimal_places=PRICE_PLACES,
-        validators=PLAUSIBLE,
+    input_usd_per_million = usd_per_million(_("input, USD per million"), known=True)
+    cached_input_usd_per_million = usd_per_million(_("cached input, USD per million"))
+    cache_write_usd_per_million = usd_per_million(_("cache write, USD per million"))
+    cache_write_1h_usd_per_million = usd_per_million(_("cache write for an hour, USD per million"))
+    output_usd_per_million = usd_per_million(_("output, USD per million"), known=True)
+    source = models.CharField(_("source"), max_length=200, blank=True)
+
+    FIGURES: ClassVar[tuple[str, ...]] = (
+        "input_usd_per_million",
+        "cached_input_usd_per_million",
+        "cache_write_usd_per_million",
+        "cache_write_1h_usd_per_million",
+        "output_usd_per_million",
     )
+    LANE: ClassVar[tuple[str, ...]] = (
+        "provider",
+        "model",
+        "above_input_tokens",
+        "weekdays",
+        "from_utc",
+        "to_utc",
+    )
+    """What tells one timeline of prices from another."""
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return f"{self.provider} {self.model}"
+
+    @property
+    def is_windowed(self) -> bool:
+        return bool(self.weekdays) or self.from_utc != self.to_utc
+
+    @property
+    def hours(self) -> str:
+        """The window for people: Mon Tue 01:00-04:00 UTC; "" for any time."""
+        if not self.is_windowed:
+            return ""
+        if self.weekdays == "12345":
+            days = f"{DAYS_OF_WEEK[0]}–{DAYS_OF_WEEK[4]}"
+        else:
+            days = " ".join(str(DAYS_OF_WEEK[int(day) - 1]) for day in self.weekdays if day in "1234567")
+        hours = ""
+        if self.from_utc != self.to_utc:
+            ends = "24:00" if self.to_utc == MIDNIGHT else f"{self.to_utc:%H:%M}"
+            hours = f"{self.from_utc:%H:%M}–{ends}"
+        return " ".join(filter(None, (days, hours, "UTC")))
+
+    def holds_at(self, moment: datetime) -> bool:
+        """Whether a call that begins at this moment is in the window."""
+        in_utc = moment.astimezone(UTC)
+        if self.weekdays and str(in_utc.isoweekday()) not in self.weekdays:
+            return False
+        return self.from_utc <= in_utc.time() and (self.to_utc == MIDNIGHT or in_utc.time() < self.to_utc)
+
+    @property
+    def snapshot(self) -> dict[str, Any]:
+        """What a call keeps of the prices that it was charged at; figures as texts, exact."""
+        figures = {name.removesuffix("_usd_per_million"): getattr(self, name) for name in self.FIGURES}
+        said: dict[str, Any] = {
+            name: f"{usd.normalize():f}" for name, usd in figures.items() if usd is not None
+        }
+        if self.above_input_tokens:
+            said["above_input_tokens"] = self.above_input_tokens
+        if self.is_windowed:
+            said["hours"] = f"{self.weekdays} {self.from_utc:%H:%M}-{self.to_utc:%H:%M} UTC".strip()
+        return said
+
+
+def plausible_figures() -> Q:
+    condition = Q()
+    for name in UnitPrices.FIGURES:
+        condition &= plausible(name)
+    return condition
+
+
+class ModelPrice(UnitPrices):
+    """What a provider charges for a model from `valid_from` on, until `valid_to` (exclusive). `*` is his default."""
+
     valid_from = models.DateTimeField(_("valid from"))
     valid_to = models.DateTimeField(_("valid to"), null=True, blank=True)
-    source = models.CharField(_("source"), max_length=200, blank=True)
 
     class Meta:
         verbose_name = _("price")
         verbose_name_plural = _("prices")
         constraints = [
-            models.UniqueConstraint(fields=["provider", "model", "valid_from"], name="price_once_per_start"),
-            models.CheckConstraint(
-                condition=plausible("input_usd_per_million")
-                & plausible("cached_input_usd_per_million")
-                & plausible("cache_write_usd_per_million")
-                & plausible("output_usd_per_million"),
-                name="price_plausible",
+            models.UniqueConstraint(
+                fields=[*UnitPrices.LANE, "valid_from"],
+                name="price_once_per_start",
             ),
+            models.CheckConstraint(condition=plausible_figures(), name="price_plausible"),
             models.CheckConstraint(
                 condition=Q(valid_to=None) | Q(valid_to__gt=models.F("valid_from")),
                 name="price_ends_after_start",
             ),
+            models.CheckConstraint(
+                condition=Q(to_utc=MIDNIGHT) | Q(to_utc__gt=models.F("from_utc")),
+                name="price_window_ends_after_start",
+                violation_error_message=_("A window ends after it has begun; make two of one over midnight."),
+            ),
         ]
 
-    def __str__(self) -> str:
-        return f"{self.provider} {self.model}"
+
+class PriceProposal(UnitPrices):
+    """A published price that differs from ours, for staff to accept or refuse. Written by `usage.proposals` only."""
+
+    class State(models.TextChoices):
+        OPEN = "open", _("open")
+        ACCEPTED = "accepted", _("accepted")
+        REFUSED = "refused", _("refused")
+
+    current = models.ForeignKey(
+        ModelPrice,
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+        verbose_name=_("price compared with"),
+    )
+    state = models.CharField(_("state"), max_length=8, choices=State, default=State.OPEN)
+    found_at = models.DateTimeField(_("found"), default=timezone.now)
+    decided_at = models.DateTimeField(_("decided"), null=True)
+    decided_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+        verbose_name=_("decided by"),
+    )
+    price = models.ForeignKey(
+        ModelPrice, on_delete=models.SET_NULL, null=True, related_name="+", verbose_name=_("price made of it")
+    )
+
+    class Meta:
+        verbose_name = _("price proposal")
+        verbose_name_plural = _("price proposals")
+        constraints = [
+            models.UniqueConstraint(
+                fields=[*UnitPrices.LANE], condition=Q(state="open"), name="proposal_open_once"
+            ),
+            models.CheckConstraint(condition=plausible_figures(), name="proposal_plausible"),
+            models.CheckConstraint(
+                condition=Q(state="open", decided_at=None) | Q(~Q(state="open"), decided_at__isnull=False),
+                name="proposal_decided_at_a_time",
+            ),
+        ]
 
 
 class TokenUsage(models.Model):
@@ -164,6 +298,7 @@ class TokenUsage(models.Model):
     fresh_input_tokens = models.PositiveBigIntegerField(_("fresh input"), null=True)
     cache_read_tokens = models.PositiveBigIntegerField(_("cached input"), null=True)
     cache_write_tokens = models.PositiveBigIntegerField(_("cache write"), null=True)
+    cache_write_1h_tokens = models.PositiveBigIntegerField(_("cache write for an hour"), null=True)
     visible_output_tokens = models.PositiveBigIntegerField(_("visible output"), null=True)
     reasoning_tokens = models.PositiveBigIntegerField(_("reasoning"), null=True)
     input_tokens = models.PositiveBigIntegerField(_("input"))
@@ -173,6 +308,7 @@ class TokenUsage(models.Model):
     price = models.ForeignKey(
         ModelPrice, on_delete=models.PROTECT, null=True, related_name="+", verbose_name=_("price")
     )
+    unit_prices = models.JSONField(_("unit prices, USD per million"), null=True)
     input_cost_usd = models.DecimalField(
         _("input cost"), max_digits=COST_DIGITS, decimal_places=COST_PLACES, null=True
     )
@@ -189,6 +325,14 @@ class TokenUsage(models.Model):
     first_token_ms = models.PositiveIntegerField(_("time to first token, ms"), null=True)
     latency_ms = models.PositiveIntegerField(_("latency, ms"), null=True)
     transfer_id = models.CharField(_("paid by transfer"), max_length=ids.LENGTH, blank=True)
+    charged_tokens = models.PositiveBigIntegerField(
+        _("charged"), default=0, help_text=_("Aleph tokens that were taken for it.")
+    )
+    charged_idr_thousandths = models.PositiveBigIntegerField(
+        _("charged, thousandths of a rupiah"),
+        default=0,
+        help_text=_("What their owner had last paid for so many tokens, bonus included."),
+    )
     metadata = models.JSONField(_("metadata"), default=dict)
     created_at = models.DateTimeField(_("created"), default=timezone.now)
 
@@ -230,3 +374,214 @@ class TokenUsage(models.Model):
     @property
     def operation_name(self) -> str:
         return str(OPERATIONS.get(self.operation) or self.operation.replace("_", " ").capitalize())
+
+
+class Calibration(models.Model):
+    """How many LLM tokens a model's vocabulary makes of one of our units, by kind of text, as its provider's counts have
+    taught. Written by `usage.calibration` only; every process keeps the few rows in memory.
+
+    Factors and reserves are thousandths, so are `ratios` and `errors`, of the newest observations, newest last.
+    """
+
+    model = models.CharField(_("model"), max_length=120)
+    kind = models.CharField(_("kind of text"), max_length=12)
+    factor = models.PositiveIntegerField(_("factor, thousandths"))
+    reserve = models.PositiveIntegerField(_("reserve, thousandths"))
+    observations = models.PositiveBigIntegerField(_("observations"), default=0)
+    exceeded = models.PositiveBigIntegerField(_("above the reserve"), default=0)
+    ratios = models.JSONField(_("ratios"), default=list)
+    errors = models.JSONField(_("errors"), default=list)
+    updated_at = models.DateTimeField(_("updated"), default=timezone.now)
+
+    class Meta:
+        verbose_name = _("estimate of a kind of text")
+        verbose_name_plural = _("estimates by kind of text")
+        constraints = [
+            models.UniqueConstraint(fields=["model", "kind"], name="calibration_once"),
+            models.CheckConstraint(
+                condition=Q(factor__gte=100, factor__lte=10_000, reserve__gte=1000, reserve__lte=10_000),
+                name="calibration_bounded",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.kind}"
+
+
+class CalibrationMark(models.Model):
+    """The last call that was learnt from. One row."""
+
+    upto = models.CharField(max_length=ids.LENGTH, blank=True)
+
+    def __str__(self) -> str:
+        return self.upto
+
+
+class ExchangeRate(models.Model):
+    """What a US dollar is worth in rupiah from a day on, until the next row. For display: nothing is charged by it."""
+
+    valid_on = models.DateField(_("from day"), unique=True)
+    idr_per_usd = models.DecimalField(
+        _("rupiah for a US dollar"),
+        max_digits=10,
+        decimal_places=2,
+        validators=[MinValueValidator(Decimal(1000)), MaxValueValidator(Decimal(1_000_000))],
+    )
+    source = models.CharField(_("source"), max_length=200, blank=True)
+
+    class Meta:
+        verbose_name = _("exchange rate")
+        verbose_name_plural = _("exchange rates")
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(idr_per_usd__gte=1000, idr_per_usd__lte=1_000_000), name="rate_plausible"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.valid_on}: {self.idr_per_usd}"
+
+
+class Sums(models.Model):
+    """What a rollup adds up of the calls of one period. Classes that nobody reported count as 0 here."""
+
+    calls = models.PositiveBigIntegerField()
+    failed = models.PositiveBigIntegerField()
+    interrupted = models.PositiveBigIntegerField()
+    estimated = models.PositiveBigIntegerField()
+    flagged = models.PositiveBigIntegerField()
+    unpriced = models.PositiveBigIntegerField()
+    cache_read_tokens = models.PositiveBigIntegerField()
+    reasoning_tokens = models.PositiveBigIntegerField()
+    input_tokens = models.PositiveBigIntegerField()
+    output_tokens = models.PositiveBigIntegerField()
+    total_tokens = models.PositiveBigIntegerField()
+    charged_tokens = models.PositiveBigIntegerField(default=0)
+    charged_idr_thousandths = models.PositiveBigIntegerField(default=0)
+    total_cost_usd = models.DecimalField(max_digits=SUM_DIGITS, decimal_places=COST_PLACES)
+
+    class Meta:
+        abstract = True
+
+
+class UsageHour(Sums):
+    """The calls of one hour, by company, operation, provider and model. Written by `usage.rollups` only."""
+
+    hour = models.DateTimeField()
+    company = models.ForeignKey(
+        Company,
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+        db_index=False,
+    )
+    operation = models.CharField(max_length=40)
+    provider = models.CharField(max_length=40)
+    model = models.CharField(max_length=120)
+    label = models.CharField(max_length=80, blank=True)
+    first_token_ms = models.PositiveBigIntegerField()
+    first_token_calls = models.PositiveBigIntegerField()
+    latency_ms = models.PositiveBigIntegerField()
+    latency_calls = models.PositiveBigIntegerField()
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["hour"], name="usagehour_by_hour"),
+            models.Index(
+                fields=["company", "hour"],
+                condition=Q(company__isnull=False),
+                name="usagehour_by_company",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.hour:%Y-%m-%d %H:00} {self.provider} {self.model}"
+
+
+class UsageDay(Sums):
+    """The calls of one person in one day of UTC. Written by `usage.rollups` only."""
+
+    day = models.DateField()
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+        db_index=False,
+    )
+
+    class Meta:
+        indexes = [models.Index(fields=["day"], name="usageday_by_day")]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.user_id}"
+
+
+class RollupMark(models.Model):
+    """How far the rollups have come: all calls recorded before these moments are added up. One row,
+    opened by a migration.
+
+    Calls from before `rows_from` are not kept any more; only their sums are.
+    """
+
+    hours_to = models.DateTimeField()
+    days_to = models.DateTimeField()
+    rows_from = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(pk=1), name="rollup_mark_is_one")]
+
+    def __str__(self) -> str:
+        return f"{self.hours_to:%Y-%m-%d %H:00}"
+
+
+class RollupDue(models.Model):
+    """An hour whose calls have changed since they were added up. There may be several rows for one hour, each by whoever
+    changed something: a row that is taken away says only that what was changed before it was read is added up."""
+
+    hour = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.hour:%Y-%m-%d %H:00}"
+
+
+class ReportedCall(models.Model):
+    """A call that other software told of, so that the same event counts once. Written by `usage.events` only.
+
+    What nobody here could read is kept as a dead letter, with a `reason` and the `skeleton` of what came: its names and
+    numbers, never its words. The call itself is a `TokenUsage` whose operation id is this row's.
+    """
+
+    class State(models.TextChoices):
+        RECORDED = "recorded", _("recorded")
+        DEAD = "dead", _("dead letter")
+
+    id = models.CharField(primary_key=True, max_length=ids.LENGTH)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+        db_index=False,
+        verbose_name=_("user"),
+    )
+    event_id = models.CharField(_("id of the event"), max_length=128)
+    digest = models.CharField(_("digest"), max_length=64)
+    state = models.CharField(_("state"), max_length=8, choices=State)
+    reason = models.CharField(_("reason"), max_length=300, blank=True)
+    skeleton = models.JSONField(_("what came, without its words"), null=True)
+    received_at = models.DateTimeField(_("received"), default=timezone.now)
+
+    class Meta:
+        verbose_name = _("reported call")
+        verbose_name_plural = _("reported calls")
+        constraints = [
+            models.UniqueConstraint(fields=["user", "event_id"], name="reported_once_by_a_user"),
+            models.CheckConstraint(
+                condition=Q(state="recorded", reason="") | (Q(state="dead") & ~Q(reason="")),
+                name="reported_dead_for_a_reason",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.event_id

@@ -1,15 +1,15 @@
 """The prices a shop opens with. For `manage.py seed`; from then on the rows are the staff's.
 
-USD per million LLM tokens: input, cached input, cache write, output. Sources: the pricing tables of the token tracking
-plan (S3), and the published prices of November 2026 as genai-prices 0.2.3 and LiteLLM 1.109.1 list them.
-What a row cannot say (prices by hour, by the length of the prompt, by who answers behind a router), its `source` does.
+USD per million LLM tokens: input, cached input, cache write, output, cache write for an hour. Sources: the pricing
+tables of the token tracking plan (S3), and the published prices of November 2026 as genai-prices 0.2.3 and LiteLLM
+1.109.1 list them. What a row cannot say (public holidays, who answers behind a router), its `source` does.
 """
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, time
 from decimal import Decimal
 
-from usage.models import ModelPrice
+from usage.models import MIDNIGHT, ModelPrice
 
 BEGINNING = datetime(2024, 1, 1, tzinfo=UTC)
 NOVEMBER = datetime(2026, 11, 1, tzinfo=UTC)
@@ -18,13 +18,11 @@ NEW_YEAR = datetime(2027, 1, 1, tzinfo=UTC)
 PLAN = "token tracking plan"
 GP = "genai-prices 0.2.3"
 LL = "LiteLLM 1.109.1"
-PEAK = f"{GP}; the peak price at all hours, off-peak is half of it"
+PEAK = f"{GP}; Chinese public holidays are off-peak, which is not in this row"
+OFF_PEAK = f"{GP}; off-peak"
 OF_ROUTER = f"{GP}; the dearest provider behind the router (Together), others from 0.135 / 0.40"
-BEYOND_128K = f"{GP}; retired 2025; prompts above 128K cost twice, which is not in this row"
-BEYOND_200K = f"{GP}; retires 2026-11-30; prompts above 200K cost more, which is not in this row"
-BEYOND_272K = f"{GP}; prompts above 272K cost 2x input and 1.5x output, which is not in this row"
-BEYOND_100K = f"{GP}; 5-minute cache; prompts above 100K cost five times, which is not in this row"
-FIVE_MINUTES = f"{GP}; 5-minute cache"
+RETIRED_2025 = f"{GP}; retired 2025"
+RETIRES_IN_NOVEMBER = f"{GP}; retires 2026-11-30"
 
 
 def usd(figure: str) -> Decimal | None:
@@ -34,7 +32,7 @@ def usd(figure: str) -> Decimal | None:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """`figures`: "input cached-input cache-write output"."""
+    """`figures`: "input cached-input cache-write output", and cache write for an hour where that has a price."""
 
     provider: str
     model: str
@@ -42,9 +40,18 @@ class Listing:
     source: str
     valid_from: datetime = BEGINNING
     valid_to: datetime | None = None
+    above_input_tokens: int = 0
+    weekdays: str = ""
+    from_utc: time = MIDNIGHT
+    to_utc: time = MIDNIGHT
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """No two rows of the table have the same."""
+        return tuple(getattr(self, name) for name in (*ModelPrice.LANE, "valid_from"))
 
     def row(self) -> ModelPrice:
-        fresh, cached, written, output = map(usd, self.figures.split())
+        fresh, cached, written, output, *hour = map(usd, self.figures.split())
         assert fresh is not None
         assert output is not None
         return ModelPrice(
@@ -53,11 +60,30 @@ class Listing:
             input_usd_per_million=fresh,
             cached_input_usd_per_million=cached,
             cache_write_usd_per_million=written,
+            cache_write_1h_usd_per_million=hour[0] if hour else None,
             output_usd_per_million=output,
             valid_from=self.valid_from,
             valid_to=self.valid_to,
+            above_input_tokens=self.above_input_tokens,
+            weekdays=self.weekdays,
+            from_utc=self.from_utc,
+            to_utc=self.to_utc,
             source=self.source,
         )
+
+
+def by_prompt(*base: object, above: int, long: str) -> tuple[Listing, Listing]:
+    """A price, and the one of calls whose prompt is above a number of tokens."""
+    listing = Listing(*base)  # type: ignore[arg-type]
+    return listing, replace(listing, figures=long, above_input_tokens=above)
+
+
+def by_hour(*base: object, peak: str) -> tuple[Listing, ...]:
+    """A price, and the one of DeepSeek's peak hours."""
+    listing = Listing(*base)  # type: ignore[arg-type]
+    in_peak = replace(listing, figures=peak, source=PEAK, weekdays="12345")
+    hours = ((time(1), time(4)), (time(6), time(10)))
+    return listing, *(replace(in_peak, from_utc=start, to_utc=end) for start, end in hours)
 
 
 TRACKING_PLAN = (
@@ -77,18 +103,45 @@ OLDER_MODELS = (
     Listing("openai", "gpt-4.1", "2 0.50 - 8", f"{GP}; shutdown 2027-01-14"),
     Listing("openai", "text-embedding-3-small", "0.02 - - 0", GP),
     Listing("openai", "text-embedding-3-large", "0.13 - - 0", GP),
-    Listing("anthropic", "claude-3.5-sonnet", "3 0.30 3.75 15", f"{GP}; retired 2025-10-28"),
-    Listing("anthropic", "claude-3-haiku", "0.25 0.03 0.30 1.25", f"{GP}; retired 2026-04-20"),
-    Listing("anthropic", "claude-sonnet-4-5", "3 0.30 - 15", BEYOND_200K),
+    Listing("anthropic", "claude-3.5-sonnet", "3 0.30 3.75 15 6", f"{GP}; retired 2025-10-28"),
+    Listing("anthropic", "claude-3-haiku", "0.25 0.03 0.30 1.25 0.50", f"{GP}; retired 2026-04-20"),
+    *by_prompt(
+        "anthropic",
+        "claude-sonnet-4-5",
+        "3 0.30 3.75 15 6",
+        RETIRES_IN_NOVEMBER,
+        above=200_000,
+        long="6 0.60 7.50 22.50 12",
+    ),
     Listing("gemini", "gemini-pro", "0.125 - - 0.375", f"{GP}; retired 2025"),
-    Listing("gemini", "gemini-1.5-pro", "1.25 0.3125 - 5", BEYOND_128K),
-    Listing("gemini", "gemini-1.5-flash", "0.075 0.01875 - 0.30", BEYOND_128K),
-    Listing("gemini", "gemini-flash", "0.075 0.01875 - 0.30", BEYOND_128K),
+    *by_prompt(
+        *("gemini", "gemini-1.5-pro", "1.25 0.3125 - 5", RETIRED_2025), above=128_000, long="2.50 0.625 - 10"
+    ),
+    *by_prompt(
+        *("gemini", "gemini-1.5-flash", "0.075 0.01875 - 0.30", RETIRED_2025),
+        above=128_000,
+        long="0.15 0.0375 - 0.60",
+    ),
+    *by_prompt(
+        *("gemini", "gemini-flash", "0.075 0.01875 - 0.30", RETIRED_2025),
+        above=128_000,
+        long="0.15 0.0375 - 0.60",
+    ),
     Listing("gemini", "gemini-embedding-001", "0.15 - - 0", f"{GP}; until 2028-05-14"),
     Listing("gemini", "gemini-embedding-2", "0.20 - - 0", GP),
     Listing("deepseek", "deepseek-chat", "0.28 0.028 - 0.42", f"{LL}; retired 2026-07-24"),
     Listing("deepseek", "deepseek-coder", "0.14 0.014 - 0.28", f"{LL}; retired"),
     Listing("huggingface", "meta-llama/Llama-3.3-70B-Instruct", "1.04 - - 1.04", OF_ROUTER),
+    *(
+        Listing("huggingface", f"meta-llama/Llama-3.3-70B-Instruct:{provider}", figures, GP)
+        for provider, figures in (
+            ("novita", "0.135 - - 0.40"),
+            ("groq", "0.59 - - 0.79"),
+            ("sambanova", "0.60 - - 1.20"),
+            ("fireworks-ai", "0.90 - - 0.90"),
+            ("together", "1.04 - - 1.04"),
+        )
+    ),
     Listing(
         "together",
         "meta-llama/Llama-3.3-70B-Instruct-Turbo",
@@ -118,14 +171,24 @@ OLDER_MODELS = (
 )
 
 CURRENT_MODELS = (
-    Listing("openai", "gpt-6-luna", "0.10 0.01 0.125 0.50", BEYOND_272K, NOVEMBER),
-    Listing("openai", "gpt-6.1-terra", "1 0.05 - 5", BEYOND_272K, NOVEMBER),
-    Listing("openai", "gpt-6.1-sol", "2 0.10 - 10", BEYOND_272K, NOVEMBER),
-    Listing("openai", "gpt-6-astra", "10 1 - 50", BEYOND_272K, NOVEMBER),
-    Listing("anthropic", "claude-haiku-5-5", "0.10 0.01 0.125 0.50", BEYOND_100K, NOVEMBER),
-    Listing("anthropic", "claude-sonnet-5-5", "2 0.10 2.50 10", FIVE_MINUTES, NOVEMBER),
-    Listing("anthropic", "claude-opus-5-5", "4 0.20 5 20", FIVE_MINUTES, NOVEMBER),
-    Listing("anthropic", "claude-fable-5-2", "8 0.20 10 40", FIVE_MINUTES, NOVEMBER),
+    *by_prompt(
+        *("openai", "gpt-6-luna", "0.10 0.01 0.125 0.50", GP, NOVEMBER),
+        above=272_000,
+        long="0.20 0.02 0.25 0.75",
+    ),
+    *by_prompt(
+        *("openai", "gpt-6.1-terra", "1 0.05 1.25 5", GP, NOVEMBER), above=272_000, long="2 0.10 2.50 7.50"
+    ),
+    *by_prompt(*("openai", "gpt-6.1-sol", "2 0.10 2.50 10", GP, NOVEMBER), above=272_000, long="4 0.20 5 15"),
+    *by_prompt(*("openai", "gpt-6-astra", "10 1 12.50 50", GP, NOVEMBER), above=272_000, long="20 2 25 75"),
+    *by_prompt(
+        *("anthropic", "claude-haiku-5-5", "0.10 0.01 0.125 0.50 0.20", GP, NOVEMBER),
+        above=100_000,
+        long="0.50 0.05 0.625 2.50 1",
+    ),
+    Listing("anthropic", "claude-sonnet-5-5", "2 0.10 2.50 10 4", GP, NOVEMBER),
+    Listing("anthropic", "claude-opus-5-5", "4 0.20 5 20 8", GP, NOVEMBER),
+    Listing("anthropic", "claude-fable-5-2", "8 0.20 10 40 16", GP, NOVEMBER),
     Listing("gemini", "gemini-4-argon", "2 0.10 - 10", f"{GP}; introductory", NOVEMBER, DECEMBER),
     Listing("gemini", "gemini-4-argon", "4 0.20 - 20", f"{GP}; announced", DECEMBER),
     Listing("gemini", "gemini-3.8-flash", "0.75 0.075 - 3.75", f"{GP}; introductory", NOVEMBER, NEW_YEAR),
@@ -133,8 +196,10 @@ CURRENT_MODELS = (
     Listing("gemini", "gemini-3.5-flash-lite", "0.30 0.03 - 2.50", GP, NOVEMBER),
     Listing("gemini", "gemini-3.1-flash-lite", "0.25 0.025 - 1.50", f"{GP}; until 2027-05-07", NOVEMBER),
     Listing("gemini", "gemini-2.5-flash-lite", "0.10 0.01 - 0.40", GP, NOVEMBER),
-    Listing("deepseek", "deepseek-flash", "0.30 0.006 - 1.20", PEAK, NOVEMBER),
-    Listing("deepseek", "deepseek-v4-pro", "1.32 0.044 - 3.96", PEAK, NOVEMBER),
+    *by_hour("deepseek", "deepseek-flash", "0.15 0.003 - 0.60", OFF_PEAK, NOVEMBER, peak="0.30 0.006 - 1.20"),
+    *by_hour(
+        "deepseek", "deepseek-v4-pro", "0.66 0.022 - 1.98", OFF_PEAK, NOVEMBER, peak="1.32 0.044 - 3.96"
+    ),
     Listing("cerebras", "gpt-oss-120b", "0.35 - - 0.75", GP, NOVEMBER),
     Listing("cerebras", "qwen-3.8-27b", "0.99 - - 1.49", GP, NOVEMBER),
 )
@@ -143,14 +208,10 @@ OPENING = TRACKING_PLAN + OLDER_MODELS + CURRENT_MODELS
 
 
 def seed() -> int:
-    """Add the prices that are missing, by provider, model and start; the number of them. What is there stays as the
-    staff left it."""
-    present = set(ModelPrice.objects.values_list("provider", "model", "valid_from"))
-    missing = [
-        listing.row()
-        for listing in OPENING
-        if (listing.provider, listing.model, listing.valid_from) not in present
-    ]
+    """Add the prices that are missing, by provider, model, size, window and start; the number of them. What is there
+    stays as the staff left it."""
+    present = set(ModelPrice.objects.values_list(*ModelPrice.LANE, "valid_from"))
+    missing = [listing.row() for listing in OPENING if listing.key not in present]
     # Two machines may be opened at the same moment.
     ModelPrice.objects.bulk_create(missing, ignore_conflicts=True)
     return len(missing)

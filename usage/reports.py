@@ -25,6 +25,9 @@ from usage.models import TokenUsage, name_for_people
 Call = TokenUsage
 """One recorded call, for reading."""
 
+SKEW = timedelta(hours=1)
+"""How far the moment of a call may be from that of the transfer which paid for it: another clock wrote it."""
+
 NAMED = 5
 """Models that a report by day tells apart; the rest is one sum."""
 
@@ -137,7 +140,7 @@ def by_day(user: User, days: int = 30) -> ByDay:
         # A clock that runs ahead of this one may have stored a call of tomorrow.
         tokens[name_for_people(label, model)][place.get(day, days - 1)] += sum_of_day
     return ByDay(
-        [Day(day, _cursor(_midnight(user, day + timedelta(days=1)), "")) for day in dates],
+        [Day(day, cursor_of(_midnight(user, day + timedelta(days=1)), "")) for day in dates],
         _ranked({model: numbers for model, numbers in tokens.items() if any(numbers)}),
     )
 
@@ -146,19 +149,27 @@ def recent(user: User, *, before: str = "", limit: int = 25) -> Page:
     """A page of the user's calls, from the newest or from what the cursor `before` says. Raises `InvalidCursor`."""
     calls = _calls_of(user)
     if before:
-        moment, call_id = _read_cursor(before)
+        moment, call_id = read_cursor(before)
         calls = calls.filter(Q(created_at__lt=moment) | Q(created_at=moment, id__lt=call_id))
         # Says the same once more, in words that an index on (user, created_at) understands.
         calls = calls.filter(created_at__lte=moment)
     found = list(calls.order_by("-created_at", "-id").defer("metadata")[: limit + 1])
     shown = found[:limit]
-    return Page(shown, _cursor(shown[-1].created_at, shown[-1].id) if len(found) > limit else "")
+    return Page(shown, cursor_of(shown[-1].created_at, shown[-1].id) if len(found) > limit else "")
 
 
 def call_of(user: User, operation_id: str) -> Call | None:
     """The user's last call for this operation, with the price it was made at; None where there was none."""
     calls = _calls_of(user).filter(operation_id=operation_id).select_related("price")
     return calls.order_by("-attempt").first()
+
+
+def models_by_transfer(user: User, *, since: datetime, until: datetime) -> dict[str, str]:
+    """Which model, as people know it, wrote what each transfer paid for; for those of the user's calls that were paid
+    between two moments. One query."""
+    calls = _calls_of(user).filter(created_at__gte=since - SKEW, created_at__lt=until + SKEW)
+    paid = calls.exclude(transfer_id="").values_list("transfer_id", "label", "requested_model")
+    return {transfer: name_for_people(label, model) for transfer, label, model in paid}
 
 
 def _calls_of(user: User) -> QuerySet[Call]:
@@ -191,11 +202,11 @@ def _ranked(tokens: dict[str, list[int]]) -> list[ModelTokens]:
     return [*named, ModelTokens(_("Others"), rest, is_rest=True)]
 
 
-def _cursor(moment: datetime, call_id: str) -> str:
+def cursor_of(moment: datetime, call_id: str) -> str:
     return f"{(moment - EPOCH) // timedelta(microseconds=1)}-{call_id}"
 
 
-def _read_cursor(cursor: str) -> tuple[datetime, str]:
+def read_cursor(cursor: str) -> tuple[datetime, str]:
     match = CURSOR.fullmatch(cursor)
     if match is None:
         raise InvalidCursor

@@ -11,7 +11,7 @@ from django.views.decorators.http import require_safe
 
 from aleph import charts
 from aleph.accounts.models import User
-from usage import reports
+from usage import currency, reports
 
 RANGES = (7, 30, 90)
 USUAL = 30
@@ -32,11 +32,15 @@ def home(request: HttpRequest) -> HttpResponse:
     if not calls.calls and not before:
         return render(request, "usage/empty.html")
     by_day = reports.by_day(user, days)
+    figures = reports.figures(user)
+    rate = currency.rate_on(figures.today)
     return render(
         request,
         "usage/home.html",
         {
-            "figures": reports.figures(user),
+            "figures": figures,
+            "rate": rate,
+            "cost_month_idr": currency.in_idr(figures.cost_month_usd, rate),
             "chart": tokens_by_day(by_day, days),
             "is_blank": not by_day.models,
             "calls": calls,

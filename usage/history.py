@@ -1,0 +1,218 @@
+"""A person's own calls for programs: sums, pages of the log, sums by day. Reads only; each function asks once.
+
+Everything starts from the user. Days are days of his time zone; tokens are LLM tokens, money is USD, what the calls cost
+us. A call whose price is not known counts in tokens and not in money; `unpriced` says how many these are.
+"""
+
+import zoneinfo
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+
+from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models.functions import TruncDate
+from django.utils import timezone
+
+from aleph.accounts.models import Membership, User
+from usage import reports
+from usage.models import TokenUsage
+from usage.reports import Page
+
+LOGGED = {"TRAINING": "training", "AUTO_RESPONSE": "auto_response"}
+"""What a company's log calls the operations that it is about."""
+LOG_PAGE = 50
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums of some calls."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: Decimal = Decimal(0)
+    unpriced: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+    def add(self, other: "Tally") -> None:
+        self.calls += other.calls
+        self.input_tokens += other.input_tokens
+        self.output_tokens += other.output_tokens
+        self.cached_tokens += other.cached_tokens
+        self.reasoning_tokens += other.reasoning_tokens
+        self.cost_usd += other.cost_usd
+        self.unpriced += other.unpriced
+
+
+@dataclass(frozen=True, slots=True)
+class Tallies:
+    """The sums of all calls, and of those of each operation, and of each (provider, model): most tokens first."""
+
+    whole: Tally
+    by_operation: Sequence[tuple[str, Tally]]
+    by_model: Sequence[tuple[tuple[str, str], Tally]]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which calls: "" and None are no wish. `model` is the id that answered or the one that was asked for; the days
+    from `first` to `last`, both included, are the user's."""
+
+    operation: str = ""
+    model: str = ""
+    provider: str = ""
+    session: str = ""
+    status: str = ""
+    first: date | None = None
+    last: date | None = None
+
+
+EVERYTHING = Wanted()
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A page of a company's log, and the sums of the whole: `tokens` by the names of `LOGGED`."""
+
+    page: Page
+    tokens: dict[str, int] = field(default_factory=dict)
+
+
+def tallies(user: User, wanted: Wanted = EVERYTHING) -> Tallies:
+    rows = (
+        _calls(user, wanted)
+        .values("operation", "provider", "model")
+        .annotate(
+            calls=Count("id"),
+            input_sum=Sum("input_tokens"),
+            output_sum=Sum("output_tokens"),
+            cached=Sum("cache_read_tokens", default=0),
+            reasoning=Sum("reasoning_tokens", default=0),
+            cost=Sum("total_cost_usd"),
+            unpriced=Count("id", filter=Q(total_cost_usd=None)),
+        )
+    )
+    whole = Tally()
+    by_operation: dict[str, Tally] = defaultdict(Tally)
+    by_model: dict[tuple[str, str], Tally] = defaultdict(Tally)
+    for row in rows:
+        tally = Tally(
+            calls=row["calls"],
+            input_tokens=row["input_sum"],
+            output_tokens=row["output_sum"],
+            cached_tokens=row["cached"],
+            reasoning_tokens=row["reasoning"],
+            cost_usd=row["cost"] or Decimal(0),
+            unpriced=row["unpriced"],
+        )
+        for sums in (whole, by_operation[row["operation"]], by_model[row["provider"], row["model"]]):
+            sums.add(tally)
+    return Tallies(
+        whole,
+        sorted(by_operation.items(), key=lambda item: (-item[1].total_tokens, item[0])),
+        sorted(by_model.items(), key=lambda item: (-item[1].total_tokens, item[0])),
+    )
+
+
+def page(user: User, wanted: Wanted, *, limit: int, before: str = "") -> Page:
+    """Calls, newest first, from what the cursor `before` says on. Raises `reports.InvalidCursor`."""
+    return _page(_calls(user, wanted), limit=limit, before=before)
+
+
+def by_day(user: User, first: date, last: date) -> list[tuple[date, Tally]]:
+    """The sums of each day, those without calls included, oldest first."""
+    days = {first + timedelta(days=nth): Tally() for nth in range((last - first).days + 1)}
+    rows = (
+        _calls(user, Wanted(first=first, last=last))
+        .annotate(day=TruncDate("created_at", tzinfo=_zone(user)))
+        .values("day")
+        .annotate(
+            calls=Count("id"),
+            input_sum=Sum("input_tokens"),
+            output_sum=Sum("output_tokens"),
+            cost=Sum("total_cost_usd"),
+            unpriced=Count("id", filter=Q(total_cost_usd=None)),
+        )
+    )
+    for row in rows:
+        days[row["day"]] = Tally(
+            calls=row["calls"],
+            input_tokens=row["input_sum"],
+            output_tokens=row["output_sum"],
+            cost_usd=row["cost"] or Decimal(0),
+            unpriced=row["unpriced"],
+        )
+    return list(days.items())
+
+
+def summed(days: Iterable[tuple[date, Tally]], *, by: str) -> list[tuple[date, Tally]]:
+    """Days as they are, or summed up by week or month; each by its first day, a week begins on Monday."""
+    sums: dict[date, Tally] = defaultdict(Tally)
+    for day, tally in days:
+        if by == "week":
+            day -= timedelta(days=day.weekday())
+        elif by == "month":
+            day = day.replace(day=1)
+        sums[day].add(tally)
+    return list(sums.items())
+
+
+def today(user: User) -> date:
+    return timezone.localdate(timezone=_zone(user))
+
+
+def log(user: User, *, kind: str = "", before: str = "") -> Log:
+    """The log of training and answering: of the companies whose administrator the user is all of it, else his own part.
+    `kind` is one of `LOGGED`, "" for both. Raises `reports.InvalidCursor`."""
+    companies = Membership.objects.filter(user=user, role=Membership.Role.ADMIN).values("company")
+    logged = TokenUsage.objects.filter(Q(company__in=companies) | Q(user=user), operation__in=LOGGED.values())
+    sums = dict(logged.values_list("operation").annotate(Sum("total_tokens")))
+    wanted = logged.filter(operation=LOGGED[kind]) if kind else logged
+    return Log(
+        _page(wanted, limit=LOG_PAGE, before=before),
+        {name: sums.get(operation, 0) for name, operation in LOGGED.items()},
+    )
+
+
+def _calls(user: User, wanted: Wanted) -> QuerySet[TokenUsage]:
+    calls = TokenUsage.objects.filter(user=user)
+    if wanted.operation:
+        calls = calls.filter(operation=wanted.operation)
+    if wanted.provider:
+        calls = calls.filter(provider=wanted.provider)
+    if wanted.model:
+        calls = calls.filter(Q(model=wanted.model) | Q(requested_model=wanted.model))
+    if wanted.session:
+        calls = calls.filter(metadata__session=wanted.session)
+    if wanted.status:
+        calls = calls.filter(status=wanted.status)
+    if wanted.first:
+        calls = calls.filter(created_at__gte=_midnight(user, wanted.first))
+    if wanted.last:
+        calls = calls.filter(created_at__lt=_midnight(user, wanted.last + timedelta(days=1)))
+    return calls
+
+
+def _page(calls: QuerySet[TokenUsage], *, limit: int, before: str) -> Page:
+    if before:
+        moment, call_id = reports.read_cursor(before)
+        calls = calls.filter(Q(created_at__lt=moment) | Q(created_at=moment, id__lt=call_id))
+        calls = calls.filter(created_at__lte=moment)  # once more, in words that an index understands
+    found = list(calls.order_by("-created_at", "-id")[: limit + 1])
+    shown = found[:limit]
+    return Page(shown, reports.cursor_of(shown[-1].created_at, shown[-1].id) if len(found) > limit else "")
+
+
+def _zone(user: User) -> zoneinfo.ZoneInfo:
+    return zoneinfo.ZoneInfo(user.time_zone)
+
+
+def _midnight(user: User, day: date) -> datetime:
+    return datetime.combine(day, time.min, tzinfo=_zone(user))

@@ -1,0 +1,308 @@
+"""Sums of calls by hour and by day, so that reports on everybody need not read every call. A door of this app.
+
+`UsageHour` tells hours by company, operation, provider and model; `UsageDay` tells days of UTC by person. Only this
+module writes them. An hour is added up once it has been over for `LAG`; whatever came since stands in the rows, and a
+report adds both (`hours_since`). Each step replaces one period and notes how far the rollups have come, in one
+transaction: to run it twice, or two at once, changes nothing.
+
+Whoever writes a call of an earlier time, or changes one, says so with `due`.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from decimal import Decimal
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models import Count, Min, Q, QuerySet, Sum
+from django.db.models.functions import TruncDate, TruncHour
+from django.utils import timezone
+
+from usage.models import RollupDue, RollupMark, TokenUsage, UsageDay, UsageHour
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+LAG = timedelta(minutes=5)
+"""How long a transaction that records a call may take, and clocks may differ, before `check_usage` finds something."""
+BUDGET_S = 20.0
+SLICE = 7 * DAY
+"""What `differences` compares at a time."""
+BEGINNING = datetime(2020, 1, 1, tzinfo=UTC)
+
+COUNTED = (
+    "cache_read_tokens",
+    "reasoning_tokens",
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "charged_tokens",
+    "charged_idr_thousandths",
+)
+TIMED = ("first_token_ms", "latency_ms")
+COUNTERS = ("calls", "failed", "interrupted", "estimated", "flagged", "unpriced")
+TIMED_CALLS = ("first_token_calls", "latency_calls")
+BY_HOUR = ("company_id", "operation", "provider", "model", "label")
+SUMS: dict[str, Any] = {
+    "calls": Count("id"),
+    "failed": Count("id", filter=Q(status=TokenUsage.Status.FAILED)),
+    "interrupted": Count("id", filter=Q(status=TokenUsage.Status.INTERRUPTED)),
+    "estimated": Count("id", filter=~Q(source=TokenUsage.Source.REPORTED)),
+    "flagged": Count("id", filter=Q(flagged=True)),
+    "unpriced": Count("id", filter=Q(price=None)),
+    **{f"sum_{name}": Sum(name, default=0) for name in COUNTED},
+    "sum_total_cost_usd": Sum("total_cost_usd", default=Decimal(0)),
+}
+TIMES: dict[str, Any] = {
+    **{f"sum_{name}": Sum(name, default=0) for name in TIMED},
+    **{f"{name.removesuffix('_ms')}_calls": Count(name) for name in TIMED},
+}
+
+
+def run(*, budget_s: float = BUDGET_S) -> int:
+    """Add up what is over and what is due, for about `budget_s` seconds; the number of steps that were done."""
+    until = time.monotonic() + budget_s
+    done = 0
+    while (began := time.monotonic()) < until and _step():
+        done += 1
+        # SQLite has one writer at a time, and people want to be it, too.
+        time.sleep(min(time.monotonic() - began, 0.2))
+    return done
+
+
+def due(moments: Iterable[datetime]) -> None:
+    """The calls of these moments were changed, or recorded later: their hours are added up again. Called in the
+    transaction that does so."""
+    hours = sorted({hour_of(moment) for moment in moments})
+    RollupDue.objects.bulk_create([RollupDue(hour=hour) for hour in hours])
+
+
+def rebuild(*, since: datetime, until: datetime) -> int:
+    """Add up every hour of this time anew, as far as its calls are kept; the number of hours with anything in them."""
+    first = max(hour_of(since), mark().rows_from or BEGINNING)
+    rows = TokenUsage.objects.filter(created_at__gte=first, created_at__lt=until)
+    found = set(rows.annotate(at=TruncHour("created_at", tzinfo=UTC)).values_list("at", flat=True).distinct())
+    found |= set(added_up(first, until).values_list("hour", flat=True).distinct())
+    due(found)
+    while _step():
+        pass
+    return len(found)
+
+
+def added_up(since: datetime, until: datetime) -> QuerySet[UsageHour]:
+    """The hours of this time, as far as they are added up; what is not stands in the calls from `mark().hours_to` on."""
+    return UsageHour.objects.filter(hour__gte=since, hour__lt=until)
+
+
+def totals(
+    *, since: datetime, until: datetime, by: Sequence[str], zone: tzinfo | None = None
+) -> list[dict[str, Any]]:
+    """Sums of everybody's calls, one row for each combination of `by`: names of `UsageHour`, and ``day`` where there is
+    a `zone` for days to be of. Both ends count as whole hours of UTC. Two statements: what is added up, and the calls
+    since."""
+    reached = mark().hours_to
+    since, until = hour_of(since), hour_of(until + HOUR - timedelta(microseconds=1))
+    past: QuerySet[Any] = added_up(since, min(until, reached))
+    fresh: QuerySet[Any] = _calls(max(since, reached), until)
+    if zone is not None:
+        past = past.annotate(day=TruncDate("hour", tzinfo=zone))
+        fresh = fresh.annotate(day=TruncDate("created_at", tzinfo=zone))
+    again = {f"sum_{name}": Sum(name, default=0) for name in (*COUNTERS, *COUNTED, *TIMED, *TIMED_CALLS)}
+    again["sum_total_cost_usd"] = Sum("total_cost_usd", default=Decimal(0))
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in (*_grouped(past, by, again), *_grouped(fresh, by, SUMS | TIMES)):
+        place, named = tuple(row[name] for name in by), _named(row)
+        if (so_far := found.setdefault(place, named)) is not named:
+            for name in named.keys() - set(by):
+                so_far[name] += named[name]
+    return list(found.values())
+
+
+def people(since: date, until: date) -> dict[int, dict[str, Any]]:
+    """What each person used from `since` to `until`, both days of UTC included: calls, tokens, cost, charge. For days
+    that are added up; the calls of today are not in it."""
+    rows = (
+        UsageDay.objects.filter(day__gte=since, day__lte=until, user__isnull=False)
+        .values("user_id")
+        .annotate(
+            **{
+                f"sum_{name}": Sum(name)
+                for name in ("calls", "total_tokens", "charged_tokens", "total_cost_usd")
+            }
+        )
+    )
+    return {row["user_id"]: _named(row) for row in rows}
+
+
+def mark() -> RollupMark:
+    """How far the rollups have come."""
+    return RollupMark.objects.get(pk=1)
+
+
+def differences() -> Iterator[str]:
+    """Where the rollups say otherwise than the calls, a line each. The caller sees to it that both are of one moment
+    (`billing.audit.one_moment`). Hours that are still to be added up again are passed over."""
+    reached = mark()
+    waiting = set(RollupDue.objects.values_list("hour", flat=True))
+    first = max(_first_day(), reached.rows_from or BEGINNING)
+    for start in _slices(first, reached.hours_to):
+        end = min(start + SLICE, reached.hours_to)
+        yield from _compared(
+            _sums_by_hour(_calls(start, end)),
+            UsageHour.objects.filter(hour__gte=start, hour__lt=end),
+            ("hour", *BY_HOUR),
+            lambda key: key[0] in waiting,
+        )
+    changed_days = {hour.date() for hour in waiting}
+    for start in _slices(first, reached.days_to):
+        end = min(start + SLICE, reached.days_to)
+        by_day = _calls(start, end).annotate(day=TruncDate("created_at", tzinfo=UTC)).order_by()
+        yield from _compared(
+            map(_named, by_day.values("day", "user_id").annotate(**SUMS)),
+            UsageDay.objects.filter(day__gte=start.date(), day__lt=end.date()),
+            ("day", "user_id"),
+            lambda key: key[0] in changed_days,
+        )
+
+
+def hour_of(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def day_of(moment: datetime) -> datetime:
+    return hour_of(moment).replace(hour=0)
+
+
+def _step() -> bool:
+    """Write the hours of a day at most, or a day of people, or pass over a time without calls. False if there is nothing
+    to do."""
+    over = timezone.now() - LAG
+    with transaction.atomic():
+        reached = RollupMark.objects.select_for_update().get(pk=1)
+        changed = RollupDue.objects.filter(hour__lt=reached.hours_to).order_by("hour").first()
+        if changed is not None:
+            day = day_of(changed.hour)
+            until = min(day + DAY, reached.hours_to)
+            # Named before the calls are read: whoever changes them from here on leaves a row that stays.
+            waiting = RollupDue.objects.filter(hour__gte=changed.hour, hour__lt=until).order_by("hour")
+            seen = dict(waiting.values_list("pk", "hour"))
+            _write_hours(changed.hour, max(seen.values()) + HOUR)
+            if changed.hour < reached.days_to:
+                _write_day(day)
+            RollupDue.objects.filter(pk__in=seen).delete()
+        elif reached.hours_to < hour_of(over):
+            first = _first_call(reached.hours_to, hour_of(over))
+            reached.hours_to = hour_of(over)
+            if first is not None:
+                reached.hours_to = min(hour_of(first) + DAY, hour_of(over))
+                _write_hours(hour_of(first), reached.hours_to)
+            reached.save(update_fields=["hours_to"])
+        elif reached.days_to < day_of(over):
+            first = _first_call(reached.days_to, day_of(over))
+            reached.days_to = day_of(over)
+            if first is not None:
+                reached.days_to = day_of(first) + DAY
+                _write_day(day_of(first))
+            reached.save(update_fields=["days_to"])
+        else:
+            return False
+    return True
+
+
+def _first_call(start: datetime, end: datetime) -> datetime | None:
+    """When the first call of this time was recorded. Looks ahead in growing steps: an index by block ranges finds a time,
+    but no order."""
+    for step in (HOUR, DAY, 30 * DAY, end - start):
+        found: datetime | None = _calls(start, min(start + step, end)).aggregate(at=Min("created_at"))["at"]
+        if found is not None:
+            return found
+    return None
+
+
+def _write_hours(since: datetime, until: datetime) -> None:
+    UsageHour.objects.filter(hour__gte=since, hour__lt=until).delete()
+    UsageHour.objects.bulk_create(
+        [UsageHour(**row) for row in _sums_by_hour(_calls(since, until))], batch_size=1000
+    )
+
+
+def _write_day(start: datetime) -> None:
+    UsageDay.objects.filter(day=start.date()).delete()
+    rows = _sums_by_person(_calls(start, start + DAY))
+    UsageDay.objects.bulk_create([UsageDay(day=start.date(), **row) for row in rows], batch_size=1000)
+
+
+def _calls(since: datetime, until: datetime) -> QuerySet[TokenUsage]:
+    return TokenUsage.objects.filter(created_at__gte=since, created_at__lt=until)
+
+
+def _sums_by_hour(calls: QuerySet[TokenUsage]) -> list[dict[str, Any]]:
+    by_hour = calls.annotate(hour=TruncHour("created_at", tzinfo=UTC))
+    return [_named(row) for row in by_hour.values("hour", *BY_HOUR).annotate(**SUMS, **TIMES)]
+
+
+def _sums_by_person(calls: QuerySet[TokenUsage]) -> list[dict[str, Any]]:
+    return [_named(row) for row in calls.values("user_id").annotate(**SUMS)]
+
+
+def _grouped(rows: QuerySet[Any], by: Sequence[str], sums: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    return rows.values(*by).annotate(**sums) if by else [rows.aggregate(**sums)]
+
+
+def _named(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Sums under the names of what they sum; an aggregate cannot be named as a column of its own table."""
+    return {name.removeprefix("sum_"): value for name, value in row.items()}
+
+
+def _first_day() -> datetime:
+    """The day of the oldest call or sum there is; now where there are none."""
+    oldest = [
+        TokenUsage.objects.aggregate(at=Min("created_at"))["at"],
+        UsageHour.objects.aggregate(at=Min("hour"))["at"],
+    ]
+    return day_of(min((moment for moment in oldest if moment is not None), default=timezone.now()))
+
+
+def _slices(first: datetime, end: datetime) -> Iterator[datetime]:
+    while first < end:
+        yield first
+        first += SLICE
+
+
+def _compared(
+    calls: Iterable[Any],
+    stored: QuerySet[Any],
+    key: tuple[str, ...],
+    is_passed_over: Callable[[tuple[Any, ...]], bool],
+) -> Iterator[str]:
+    """`calls` summed now against what is `stored`, by `key`."""
+    right = {tuple(row[name] for name in key): row for row in calls}
+    told: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in stored.values():
+        place = tuple(row[name] for name in key)
+        if place in told:
+            yield f"{_spoken(place)}: added up twice"
+        told[place] = row
+    for place in sorted(right.keys() | told.keys(), key=str):
+        if is_passed_over(place):
+            continue
+        if place not in told:
+            yield f"{_spoken(place)}: not added up"
+        elif place not in right:
+            yield f"{_spoken(place)}: added up, and there is no call"
+        else:
+            yield from (
+                f"{_spoken(place)}: {name} is {told[place][name]}, and the calls make {value}"
+                for name, value in right[place].items()
+                if not _same(told[place][name], value)
+            )
+
+
+def _spoken(place: tuple[Any, ...]) -> str:
+    return " ".join(str(part) for part in place)
+
+
+def _same(stored: Any, summed: Any) -> bool:
+    if connection.vendor == "sqlite" and isinstance(summed, Decimal):
+        # SQLite has no decimals and keeps fifteen digits.
+        return bool(abs(stored - summed) <= max(abs(summed), Decimal(1)) * Decimal("1E-12"))
+    return bool(stored == summed)

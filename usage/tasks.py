@@ -1,0 +1,15 @@
+"""Celery's side of usage: shells, harmless when run twice."""
+
+from celery import shared_task
+
+from usage import calibration, rollups
+
+
+@shared_task(name="usage.tasks.add_up")
+def add_up() -> None:
+    rollups.run()
+
+
+@shared_task(name="usage.tasks.learn")
+def learn() -> None:
+    calibration.learn()
