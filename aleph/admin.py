@@ -6,7 +6,10 @@ from allauth.account.decorators import secure_admin_login
 from django.contrib.admin import AdminSite
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.urls import path
 from django.utils.translation import gettext_lazy as _
+
+from aleph.dashboard import dashboard
 
 
 class StaffSite(AdminSite):
@@ -25,3 +28,6 @@ class StaffSite(AdminSite):
 
     def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         return redirect("account_change_password")
+
+    def get_urls(self) -> list[Any]:
+        return [path("dashboard/", self.admin_view(dashboard), name="dashboard"), *super().get_urls()]

@@ -13,7 +13,8 @@ from django.http import Http404, HttpRequest, HttpResponseBase, JsonResponse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import gettext_noop
-from rest_framework import exceptions, parsers
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+from rest_framework import exceptions, parsers, serializers
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -27,11 +28,48 @@ OF_REST_FRAMEWORK = (
     gettext_noop("This field may not be blank."),
     gettext_noop("Not a valid string."),
     gettext_noop("Ensure this field has no more than {max_length} characters."),
+    gettext_noop("A valid integer is required."),
+    gettext_noop("String value too large."),
+    gettext_noop("Ensure this value is greater than or equal to {min_value}."),
+    gettext_noop("Ensure this value is less than or equal to {max_value}."),
     gettext_noop("Ensure this field has at least {min_length} characters."),
     gettext_noop("Surrogate characters are not allowed: U+{code_point:X}."),
     gettext_noop('"{input}" is not a valid choice.'),
+    gettext_noop('Expected a list of items but got type "{input_type}".'),
+    gettext_noop("This list may not be empty."),
+    gettext_noop("Ensure this field has at least {min_length} elements."),
+    gettext_noop("Ensure this field has no more than {max_length} elements."),
 )
 """What REST framework says of wrong fields and has no Indonesian for. Our catalogue comes before its own."""
+
+
+# How answers are described in the OpenAPI document.
+
+
+class ErrorBody(serializers.Serializer[Any]):
+    success = serializers.BooleanField(default=False)
+    error = serializers.CharField(help_text="For people, in the language of Accept-Language.")
+    code = serializers.CharField(help_text="For programs.")
+    data = serializers.DictField()  # type: ignore[assignment]
+
+
+@functools.cache
+def enveloped(body: type[serializers.Serializer[Any]], *, many: bool = False) -> OpenApiResponse:
+    name = body.__name__.removesuffix("Body") + ("ListAnswer" if many else "Answer")
+    fields = {"success": serializers.BooleanField(default=True), "data": body(many=many)}
+    return OpenApiResponse(type(name, (serializers.Serializer,), fields))
+
+
+def errors(*statuses: int) -> dict[int, type[ErrorBody]]:
+    return dict.fromkeys((401, *statuses), ErrorBody)
+
+
+KEY = {"type": "string", "minLength": 1, "maxLength": 64}
+ONCE = "The same key does the same thing once."
+IDEMPOTENCY_KEY = OpenApiParameter("Idempotency-Key", KEY, OpenApiParameter.HEADER, description=ONCE)
+REQUIRED_KEY = OpenApiParameter(
+    "Idempotency-Key", KEY, OpenApiParameter.HEADER, required=True, description=ONCE
+)
 
 
 class Unauthenticated(Problem):
@@ -53,7 +91,7 @@ class MethodNotAllowed(InvalidRequest):
 
 class UnsupportedMediaType(InvalidRequest):
     status = 415
-    text = _("Send JSON, with the content type application/json.")
+    text = _("Send JSON, with the content type application/json; where files are taken, multipart/form-data.")
 
 
 class NotAcceptable(InvalidRequest):
@@ -155,6 +193,24 @@ def problem_of(error: Exception) -> Problem | None:
     if isinstance(error, exceptions.NotAcceptable):
         return NotAcceptable()
     return None
+
+
+def user_of(request: Request) -> User:
+    assert isinstance(request.user, User)
+    return request.user
+
+
+def checked(body: type[serializers.Serializer[Any]], request: Request) -> dict[str, Any]:
+    serializer = body(data=request.data)
+    serializer.is_valid(raise_exception=True)
+    return dict(serializer.validated_data)
+
+
+def idempotency_key(request: Request) -> str:
+    key = request.headers.get("Idempotency-Key", "").strip()
+    if len(key) > 64 or not key.isprintable():
+        raise InvalidRequest(_("An Idempotency-Key has at most 64 printable characters."))
+    return key
 
 
 def not_found(request: HttpRequest) -> JsonResponse:

@@ -6,7 +6,8 @@ names one of them; production refuses to start with it.
     K2   the bell was heard, nobody has claimed        K8   the closing is committed, and nobody knows it
     K3   a reply is claimed, no provider was asked     K9   its viewers are about to be told
     K5   more text comes                               K10  its viewers were told
-                                                       K11  the sweep hands a reply back, not committed
+    K12  a call failed and is logged, another          K11  the sweep hands a reply back, not committed
+         route is about to be asked
 
 K4, between a request and its first byte, is inside of an adapter: who wants to kill there waits for the provider to be
 asked.
@@ -16,7 +17,7 @@ import os
 import signal
 from typing import Literal
 
-Point = Literal["K0", "K1", "K2", "K3", "K5", "K6", "K7", "K8", "K9", "K10", "K11"]
+Point = Literal["K0", "K1", "K2", "K3", "K5", "K6", "K7", "K8", "K9", "K10", "K11", "K12"]
 
 ARMED = os.environ.get("ALEPH_FAILPOINT", "")
 

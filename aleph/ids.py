@@ -14,6 +14,11 @@ def new(prefix: str) -> str:
     return f"{prefix}_{ULID()}"
 
 
+def at(moment: datetime) -> str:
+    """The ULID of something that happened at `moment`; `new` gives those of this moment."""
+    return str(ULID.from_datetime(moment))
+
+
 def is_one(text: str, prefix: str) -> bool:
     """Whether `text` has the shape of such an id. What has not must not reach a database: PostgreSQL refuses NUL."""
     return _SHAPE.fullmatch(text) is not None and text.startswith(f"{prefix}_")

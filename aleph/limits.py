@@ -1,6 +1,7 @@
 """What a request may weigh. Django's ASGI handler spools a body to disk before it asks anybody, so the limit is in front."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+import re
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 import structlog
@@ -18,14 +19,21 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 TOO_LARGE = b'{"success": false, "error": "The request is too large.", "code": "INVALID_REQUEST", "data": {}}'
 
 
-def limited(application: Application, *, max_bytes: int) -> Application:
-    """`application`, with bodies of more than `max_bytes` answered by 413, announced or not."""
+def limited(
+    application: Application, *, max_bytes: int, uploads: Iterable[tuple[str, int]] = ()
+) -> Application:
+    """`application`, with bodies of more than `max_bytes` answered by 413, announced or not. `uploads`: what forms with files
+    may weigh where the whole path matches the pattern."""
+    larger = [(re.compile(pattern), most) for pattern, most in uploads]
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await application(scope, receive, send)
             return
-        if _announced(scope) > max_bytes:
+        most = max_bytes
+        if _header(scope, b"content-type").startswith(b"multipart/form-data"):
+            most = next((m for pattern, m in larger if pattern.fullmatch(scope["path"])), max_bytes)
+        if _announced(scope) > most:
             await _refuse(scope, send)
             return
         seen = 0
@@ -35,7 +43,7 @@ def limited(application: Application, *, max_bytes: int) -> Application:
             nonlocal seen, refused
             event = await receive()
             seen += len(event.get("body", b""))
-            if seen > max_bytes and not refused:
+            if seen > most and not refused:
                 refused = True
                 await _refuse(scope, send)
             return {"type": "http.disconnect"} if refused else event

@@ -73,6 +73,8 @@ def configure(_: dict[str, Any]) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Celery sets the level of the root to its own; the line of a call is for operators, in whatever process.
+    logging.getLogger("usage.meter").setLevel(settings.LOG_LEVEL)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

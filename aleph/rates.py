@@ -32,7 +32,7 @@ from aleph.problems import Busy, RateLimited, Response
 
 log = structlog.get_logger(__name__)
 
-CLOSED = frozenset({"purchase"})
+CLOSED = frozenset({"promo", "purchase", "topup"})
 """Actions that are refused while nobody can count them."""
 PATIENCE_S = 1.0
 AWAY_S = 2.0

@@ -2,7 +2,7 @@
 
 Three passes in the order of ids, a batch at a time, so that it needs the same memory however much there is: over replies,
 over the holds that were made for replies, and over usage rows. The caller sees to it that all of them see one moment
-(`billing.audit.one_moment`). What is summed up from usage rows belongs here as well, as a fourth pass.
+(`billing.audit.one_moment`). A fourth pass holds the rollups of usage rows against the rows.
 """
 
 from collections import defaultdict
@@ -17,13 +17,12 @@ from django.db.models import BooleanField, ExpressionWrapper, Model, Q, QuerySet
 from billing.models import Transfer
 from chat import prompts
 from chat.models import Message
-from usage import pricing
-from usage.counts import Counts
+from usage import meter, pricing, rollups
 from usage.models import TokenUsage
 
 BATCH = 1000
 CHARGED = (Message.State.COMPLETE, Message.State.STOPPED)
-NEVER_CALLED = frozenset({"unreachable", "internal"})
+NEVER_CALLED = frozenset({"unreachable", "internal", "resting"})
 """How a reply may end that a worker began, before it asked the provider."""
 REPLY_COLUMNS = (
     "state",
@@ -74,7 +73,7 @@ class Reconciliation:
         self.paid_calls = Line()
 
     def differences(self) -> Iterator[Difference]:
-        for pass_ in (self._replies, self._holds, self._calls):
+        for pass_ in (self._replies, self._holds, self._calls, self._rollups):
             yield from pass_()
         sums = (self.replies.tokens + self.gone.tokens, self.posts.tokens, self.paid_calls.tokens)
         if len(set(sums)) > 1:
@@ -147,6 +146,16 @@ class Reconciliation:
                         call.pk,
                         f"{call.transfer_id} is no transfer that took tokens for {call.operation_id}",
                     )
+                elif call.charged_tokens != post.amount:
+                    yield Difference(
+                        "a call says what was charged for it",
+                        call.pk,
+                        f"says {call.charged_tokens}, and {call.transfer_id} took {post.amount}",
+                    )
+
+    def _rollups(self) -> Iterator[Difference]:
+        for line in rollups.differences():
+            yield Difference("rollups say what the rows say", "rollups", line)
 
 
 def _calls_of_reply(reply: Any, calls: list[TokenUsage]) -> Iterator[Difference]:
@@ -207,7 +216,7 @@ def _charge_of_reply(
 
 
 def _sums_of_call(call: TokenUsage) -> Iterator[Difference]:
-    counts = counts_of(call)
+    counts = meter.counts_of(call)
     sums = (counts.input_tokens, counts.output_tokens, counts.input_tokens + counts.output_tokens)
     told = (call.input_tokens, call.output_tokens, call.total_tokens)
     if told != sums:
@@ -216,7 +225,7 @@ def _sums_of_call(call: TokenUsage) -> Iterator[Difference]:
 
 
 def _cost_of_call(call: TokenUsage) -> Iterator[Difference]:
-    cost = pricing.cost(call.price, counts_of(call))
+    cost = pricing.cost(call.price, meter.counts_of(call))
     right = (cost.input_usd, cost.output_usd, cost.total_usd)
     told = (call.input_cost_usd, call.output_cost_usd, call.total_cost_usd)
     if not all(map(_same, told, right)):
@@ -270,16 +279,6 @@ def taken_by(transfer: Transfer | None) -> int:
 
 def resolution_paid(resolution: Transfer | None, call: TokenUsage) -> bool:
     return resolution is not None and taken_by(resolution) > 0 and call.transfer_id == resolution.pk
-
-
-def counts_of(call: TokenUsage) -> Counts:
-    return Counts(
-        fresh_input=call.fresh_input_tokens,
-        cache_read=call.cache_read_tokens,
-        cache_write=call.cache_write_tokens,
-        visible_output=call.visible_output_tokens,
-        reasoning=call.reasoning_tokens,
-    )
 
 
 def listed(items: Iterable[object]) -> str:

@@ -34,6 +34,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from aleph.children import Children
 from aleph.embedded_redis import CannotStart, EmbeddedRedis
+from billing import gateways
 from chat import providers
 
 HOST = "127.0.0.1"
@@ -76,6 +77,7 @@ def configure() -> None:
     try:
         django.setup()
         providers.configure(settings.PROVIDER_ENV)
+        gateways.configure(settings.GATEWAY_ENV)
     except (ImproperlyConfigured, ValueError, OSError) as problem:
         raise CannotRun(f"This configuration cannot work: {problem}") from problem
 

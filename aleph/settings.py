@@ -96,6 +96,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "billing.context.balance",
+                "billing.context.unread",
                 "chat.context.sidebar",
             ],
             "builtins": [
@@ -153,6 +154,9 @@ REDIS_SOCKET = embedded_redis_socket()
 REDIS_URL = env("REDIS_URL", default="") or f"unix://{quote(str(REDIS_SOCKET))}"
 REDIS_EMBEDDED = not env("REDIS_URL", default="")
 
+# How long a worker that is asked to go lets its replies be written. Whoever types Ctrl-C waits for it.
+SHUTDOWN_GRACE_SECONDS = env.int("SHUTDOWN_GRACE_SECONDS", default=5 if DEVELOPMENT else 25)
+
 CELERY_BROKER_URL = f"redis+socket://{quote(str(REDIS_SOCKET))}" if REDIS_EMBEDDED else REDIS_URL
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a worker waits for Redis as long as it takes
@@ -182,10 +186,25 @@ CACHES = {
 RATE_LIMITS = {
     "message": rates.parsed(env("RATE_LIMIT_MESSAGE", default="20/m/user, 300/h/user, 60/m/ip")),
     "purchase": rates.parsed(env("RATE_LIMIT_PURCHASE", default="5/m/user, 30/d/user, 20/m/ip")),
+    "topup": rates.parsed(env("RATE_LIMIT_TOPUP", default="5/m/user, 30/d/user, 20/m/ip")),
+    "topup-check": rates.parsed(env("RATE_LIMIT_TOPUP_CHECK", default="6/m/user, 30/m/ip")),
+    "webhook": rates.parsed(env("RATE_LIMIT_WEBHOOK", default="50/s/ip")),
+    "promo": rates.parsed(env("RATE_LIMIT_PROMO", default="10/h/user, 30/h/ip")),
     "stream": rates.parsed(env("RATE_LIMIT_STREAM", default="30/m/user, 120/m/ip")),
+    "export": rates.parsed(env("RATE_LIMIT_EXPORT", default="30/h/user, 60/h/ip")),
+    "event": rates.parsed(env("RATE_LIMIT_EVENT", default="120/m/user, 240/m/ip")),
+    "upload": rates.parsed(env("RATE_LIMIT_UPLOAD", default="20/m/user, 200/d/user, 60/m/ip")),
+}
+MAX_ATTACHED_MB = env.int("MAX_ATTACHED_MB", default=200)
+# Above these a correction by staff waits for a second person: rupiah of a wallet, and tokens.
+CORRECTION_LIMITS = {
+    "wallet": env.int("CORRECTION_LIMIT_IDR", default=100_000),
+    "tokens": env.int("CORRECTION_LIMIT_TOKENS", default=25_000),
 }
 MAX_OPEN_STREAMS = env.int("MAX_OPEN_STREAMS", default=5)
 MAX_OPEN_REPLIES = env.int("MAX_OPEN_REPLIES", default=12)
+# After so many failures in a row a route to a provider is left alone for a while.
+ROUTE_FAILURES = env.int("ROUTE_FAILURES", default=5)
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_DEFAULT_QUEUE = "house"
 CELERY_TASK_ROUTES = {"chat.tasks.generate": {"queue": "replies"}}
@@ -197,9 +216,23 @@ CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "chat.tasks.sweep", "schedule": 3.0, "options": {"expires": 3}},
+    "add-up": {"task": "usage.tasks.add_up", "schedule": 300.0, "options": {"expires": 300}},
+    "learn": {"task": "usage.tasks.learn", "schedule": 60.0, "options": {"expires": 60}},
+    "local models": {
+        "task": "chat.tasks.look_for_local_models",
+        "schedule": 30.0,
+        "options": {"expires": 30},
+    },
+    "topups": {"task": "billing.tasks.sweep_topups", "schedule": 5.0, "options": {"expires": 5}},
     "audit": {"task": "billing.tasks.audit", "schedule": 600.0, "options": {"expires": 600}},
+    "refills": {"task": "billing.tasks.refills", "schedule": 20.0, "options": {"expires": 20}},
+    "watch": {"task": "billing.tasks.watch", "schedule": 60.0, "options": {"expires": 60}},
+    "attachments": {"task": "chat.tasks.sweep_attachments", "schedule": 600.0, "options": {"expires": 600}},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "celerybeat-schedule")
+
+# Midnight as a default hour is meant (`usage.models.MIDNIGHT`); Django asks so whenever it happens to be midnight.
+SILENCED_SYSTEM_CHECKS = ["fields.W161"]
 
 # People
 AUTH_USER_MODEL = "accounts.User"
@@ -235,6 +268,8 @@ ACCOUNT_REAUTHENTICATION_REQUIRED = True
 SESSION_COOKIE_AGE = 14 * 24 * 3600
 # Called in the transaction that creates a user, so that nobody exists without accounts in the ledger (R18).
 USER_OPENERS = ["billing.ledger.open_accounts"]
+# What the history of balances calls replies by, which billing knows only by their ids.
+REPLY_SUBJECTS = "chat.receipts.subjects"
 
 EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
 DEFAULT_FROM_EMAIL = env("DEFAULT_FROM_EMAIL", default="Aleph <aleph@localhost>")
@@ -262,6 +297,18 @@ STATIC_ROOT = Path(env("STATIC_ROOT", default=str(DATA_DIR / "static")))
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    # What people attach. Never under an address of its own: a view looks whose it is (chat.attachments).
+    "attachments": {
+        "BACKEND": env("ATTACHMENT_STORAGE", default="django.core.files.storage.FileSystemStorage"),
+        "OPTIONS": env.json(
+            "ATTACHMENT_STORAGE_OPTIONS",
+            default={
+                "location": str(DATA_DIR / "attachments"),
+                "file_permissions_mode": 0o600,
+                "directory_permissions_mode": 0o700,
+            },
+        ),
+    },
     "staticfiles": {"BACKEND": "aleph.assets.BundledStaticFilesStorage"},
 }
 WHITENOISE_KEEP_ONLY_HASHED_FILES = True
@@ -323,8 +370,21 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
 }
 
-# Providers read their keys and base URLs from here (chat.providers.configure).
-PROVIDER_ENV = dict(env.ENVIRON)
+# Providers and gateways read their keys and base URLs from here (chat.providers.configure, billing.gateways.configure).
+PROVIDER_ENV = GATEWAY_ENV = dict(env.ENVIRON)
+
+# Top-ups. Whoever has paid comes back to PUBLIC_URL; it is not read from a request, which may name any host.
+PUBLIC_URL = env(
+    "PUBLIC_URL",
+    default=f"http://127.0.0.1:{PORT}" if DEVELOPMENT else f"https://{ALLOWED_HOSTS[0].lstrip('.')}",
+).rstrip("/")
+TOPUP_MIN_IDR = env.int("TOPUP_MIN_IDR", default=10_000)
+TOPUP_MAX_IDR = env.int("TOPUP_MAX_IDR", default=10_000_000)
+# A gateway in which no money moves, and yet wallets fill: for development only.
+SANDBOX_GATEWAY = env.bool("SANDBOX_GATEWAY", default=DEVELOPMENT)
+SANDBOX_GATEWAY_URL = f"http://127.0.0.1:{PORT}"
+if SANDBOX_GATEWAY and not DEVELOPMENT:
+    raise ImproperlyConfigured("SANDBOX_GATEWAY gives money away; production never has it.")
 
 LOGGING_CONFIG = "aleph.logs.configure"
 LOG_LEVEL = env("LOG_LEVEL", default="INFO")

@@ -6,13 +6,23 @@ from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiJsonRenderer2
 from drf_spectacular.views import SpectacularJSONAPIView
 from rest_framework.permissions import AllowAny
 
-from aleph import api, docs, health, scrape
+from aleph import api, docs, health, monthly, scrape, usage_events
+from billing import office, transactions_api
+from chat import token_api
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
     path("metrics", scrape.metrics, name="metrics"),
     path("api/v1/chat/", include("chat.api_urls")),
+    path("api/v1/wallet/", include("billing.api_urls")),
+    path("api/v1/usage/events", usage_events.EventsView.as_view(), name="usage-events"),
+    path("api/", include("usage.api_urls")),
+    path("api/v1/estimate-tokens", token_api.EstimateView.as_view(), name="estimate-tokens"),
+    path("api/v1/token-info", token_api.InfoView.as_view(), name="token-info"),
+    # Where source S1 has them; the OpenAPI document names them once.
+    path("estimate-tokens", token_api.EstimateView.as_view(schema=None)),
+    path("token-info", token_api.InfoView.as_view(schema=None)),
     path(
         "api/schema/",
         SpectacularJSONAPIView.as_view(
@@ -23,10 +33,17 @@ urlpatterns: list[URLPattern | URLResolver] = [
         name="schema",
     ),
     path("api/docs/", docs.api_docs, name="api-docs"),
+    path("api/v1/billing/transactions", transactions_api.TransactionsView.as_view(), name="transactions"),
     re_path(r"^api/", api.not_found),
+    path("admin/money/", office.overview, name="money_figures"),
+    path("admin/money/search/", office.search, name="money_search"),
     path("admin/", admin.site.urls),
     path("accounts/", include("allauth.urls")),
     path("", include("aleph.accounts.urls")),
+    path("billing/statements", monthly.page, name="statement"),
+    path("billing/statements/<str:month>", monthly.page, name="statement_of"),
+    path("billing/statements/<str:month>/csv", monthly.as_csv, name="statement_csv"),
+    path("billing/statements/<str:month>/pdf", monthly.as_pdf, name="statement_pdf"),
     path("", include("billing.urls")),
     path("", include("usage.urls")),
     path("", include("chat.urls")),

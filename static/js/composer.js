@@ -40,9 +40,10 @@ document.addEventListener('input', event => {
 })
 document.addEventListener('keydown', event => {
   const edit = edited(event.target)
-  if (!edit || event.isComposing) return
-  if (event.key === 'Escape') edit.closest('dialog').close()
-  else if (sends(event)) edit.form.requestSubmit()
+  const dialog = event.target.closest?.('dialog.edit')
+  if (!dialog || event.isComposing) return
+  if (event.key === 'Escape') dialog.close()
+  else if (edit && sends(event)) edit.form.requestSubmit()
   else return
   event.preventDefault()
 })
@@ -64,6 +65,10 @@ document.addEventListener('htmx:afterRequest', event => {
 })
 
 document.addEventListener('model', estimate)
+document.addEventListener('attachments', event => {
+  drawSend()
+  if (event.detail.areOther && field.value.trim()) estimate()
+})
 document.addEventListener('htmx:afterSwap', event => {
   if (field.value.trim() && event.detail.requestConfig?.elt?.matches?.('[data-branch]')) estimate()
 })
@@ -119,7 +124,7 @@ function changed() {
 
 function drawSend() {
   const send = form.querySelector('[data-send]')
-  if (send) send.disabled = !field.value.trim()
+  if (send) send.disabled = !field.value.trim() || form.matches('[data-uploading], [data-blind]:has([data-thumb])')
 }
 
 function estimate() {

@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from aleph import demo_people
 from billing import package_list
 from chat import model_list
-from usage import price_list
+from usage import currency, price_list
 
 
 class Command(BaseCommand):
@@ -21,7 +21,8 @@ class Command(BaseCommand):
         if demo and not settings.DEVELOPMENT:
             raise CommandError("Demo people have known addresses and live in development only.")
         package_list.seed()
-        model_list.seed()
         price_list.seed()
+        currency.seed()
+        model_list.seed()  # last: rates are set from cost
         if demo:
             demo_people.move_in()

@@ -1,0 +1,345 @@
+"""What staff see of the whole house: use, cost, charge and margin, who came and who came back. Reads only.
+
+Everything about calls comes from the rollups and the calls since (`usage.rollups`), so that it costs the same however
+many calls there are. Money is what was charged, valued at what its owner had last paid for his tokens, beside what the
+providers ask, in rupiah by the day's rate.
+"""
+
+import zoneinfo
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+from django.db.models import Avg, Count
+from django.db.models.functions import TruncWeek
+from django.utils import timezone
+
+from aleph import ids
+from aleph.accounts.models import User
+from billing.models import AuditRound
+from chat.models import Message, Session
+from usage import currency, rollups
+from usage.models import UsageDay, name_for_people
+
+WEEKS = 6
+"""Weeks of sign-up that are followed."""
+TOP = 10
+HEATS = 5
+"""Steps of colour; the last one begins at 64 per cent."""
+SLOW_MS, FAILING_PERCENT, SILENT_PERCENT = 10_000, 2, 10
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """The state of the books: `drifted` accounts in the last audit round that ended, replies that wait."""
+
+    audited_at: datetime | None
+    drifted: int
+    open_holds: int
+    queued: int
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """One period. `charged_idr` values the tokens that were charged; `cost_idr` is None without an exchange rate."""
+
+    calls: int
+    failed: int
+    unpriced: int
+    tokens: int
+    charged_tokens: int
+    charged_idr: int
+    cost_usd: Decimal
+    cost_idr: int | None
+
+    @property
+    def margin_percent(self) -> Decimal | None:
+        """What is left of the charge, in per cent; None where nothing was charged."""
+        return margin_percent(self.charged_idr, self.cost_idr)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLine:
+    """One model. Widths are per cent of the longest bar, as SVG wants them."""
+
+    name: str
+    calls: int
+    tokens: int
+    charged_tokens: int
+    charged_idr: int
+    cost_usd: Decimal
+    cost_idr: int | None
+    bar: str
+    cost_bar: str
+
+    @property
+    def margin_percent(self) -> Decimal | None:
+        return margin_percent(self.charged_idr, self.cost_idr)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderLine:
+    """One provider in the last 24 hours; means in milliseconds, None where no call had one."""
+
+    name: str
+    calls: int
+    failed: int
+    first_token_ms: int | None
+    latency_ms: int | None
+
+    @property
+    def failed_percent(self) -> Decimal:
+        return Decimal(100 * self.failed) / self.calls
+
+    @property
+    def state(self) -> str:
+        """``silent``, ``failing``, ``slow`` or ``fine``."""
+        if self.failed_percent > SILENT_PERCENT:
+            return "silent"
+        if self.failed_percent > FAILING_PERCENT:
+            return "failing"
+        return "slow" if (self.first_token_ms or 0) > SLOW_MS else "fine"
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    email: str
+    user_id: int
+    calls: int
+    tokens: int
+    charged_tokens: int
+    cost_usd: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """Who used anything: `active` people, those of them who paid for something, who signed up meanwhile."""
+
+    active: int
+    paid: int
+    signed_up: int
+    top: Sequence[Person]
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """Who signed up in the week from `week` on: how many, and the per cent of them who used anything in each week after."""
+
+    week: date
+    people: int
+    came_back_percent: Sequence[int]
+
+    @property
+    def cells(self) -> list[tuple[int, int]]:
+        """Per cent and heat, 1 to `HEATS`, of each week."""
+        return [(percent, min(HEATS, 1 + percent * HEATS // 80)) for percent in self.came_back_percent]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversations:
+    """Chats that were begun; `tokens_each` is what one was charged on average."""
+
+    begun: int
+    tokens_each: int
+
+
+@dataclass(frozen=True, slots=True)
+class ByDay:
+    """LLM tokens of the most used models and of the rest, a number for each day."""
+
+    days: Sequence[date]
+    models: Sequence[tuple[str, Sequence[int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """Days of `zone`, the last one today; `before` is as long and ends where it begins."""
+
+    days: int
+    zone: zoneinfo.ZoneInfo
+
+    @property
+    def last(self) -> date:
+        return timezone.localdate(timezone=self.zone)
+
+    @property
+    def first(self) -> date:
+        return self.last - timedelta(days=self.days - 1)
+
+    @property
+    def since(self) -> datetime:
+        return self._midnight(self.first)
+
+    @property
+    def until(self) -> datetime:
+        return timezone.now()
+
+    @property
+    def before(self) -> tuple[datetime, datetime]:
+        return self._midnight(self.first - timedelta(days=self.days)), self.since
+
+    def _midnight(self, day: date) -> datetime:
+        return datetime.combine(day, time.min, tzinfo=self.zone)
+
+
+def margin_percent(charged_idr: int, cost_idr: int | None) -> Decimal | None:
+    if not charged_idr or cost_idr is None:
+        return None
+    return Decimal(100 * (charged_idr - cost_idr)) / charged_idr
+
+
+def books() -> Books:
+    last = AuditRound.objects.filter(ended_at__isnull=False).order_by("-pk").first()
+    open_replies = Message.objects.filter(state__in=Message.OPEN).values("state").annotate(n=Count("id"))
+    waiting = {row["state"]: row["n"] for row in open_replies}
+    return Books(
+        audited_at=last.ended_at if last else None,
+        drifted=last.drifted if last else 0,
+        open_holds=last.open_holds if last else 0,
+        queued=waiting.get(Message.State.QUEUED, 0),
+    )
+
+
+def totals(since: datetime, until: datetime) -> Totals:
+    rows = rollups.totals(since=since, until=until, by=())
+    row = rows[0] if rows else defaultdict(int)
+    return Totals(
+        calls=row["calls"],
+        failed=row["failed"],
+        unpriced=row["unpriced"],
+        tokens=row["total_tokens"],
+        charged_tokens=row["charged_tokens"],
+        charged_idr=row["charged_idr_thousandths"] // 1000,
+        cost_usd=Decimal(row["total_cost_usd"]),
+        cost_idr=currency.in_idr(Decimal(row["total_cost_usd"]), currency.rate_on(until.date())),
+    )
+
+
+def by_model(period: Period) -> list[ModelLine]:
+    """Most charged first, then most used."""
+    rate = currency.rate_on(period.last)
+    sums: dict[str, dict[str, Any]] = {}
+    for row in rollups.totals(since=period.since, until=period.until, by=("label", "model")):
+        line = sums.setdefault(name_for_people(row["label"], row["model"]), defaultdict(int))
+        for name in ("calls", "total_tokens", "charged_tokens", "charged_idr_thousandths", "total_cost_usd"):
+            line[name] += row[name]
+    costs = {name: currency.in_idr(line["total_cost_usd"], rate) for name, line in sums.items()}
+    longest = max(
+        [1, *(max(line["charged_idr_thousandths"] // 1000, costs[name] or 0) for name, line in sums.items())]
+    )
+    lines = [
+        ModelLine(
+            name=name,
+            calls=line["calls"],
+            tokens=line["total_tokens"],
+            charged_tokens=line["charged_tokens"],
+            charged_idr=line["charged_idr_thousandths"] // 1000,
+            cost_usd=line["total_cost_usd"],
+            cost_idr=costs[name],
+            bar=_share(line["charged_idr_thousandths"] // 1000, longest),
+            cost_bar=_share(costs[name] or 0, longest),
+        )
+        for name, line in sums.items()
+    ]
+    return sorted(lines, key=lambda line: (-line.charged_idr, -line.tokens, line.name))
+
+
+def by_day(period: Period, *, named: int) -> ByDay:
+    """The `named` most used models, and all others as one, under the name ""."""
+    days = [period.first + timedelta(days=nth) for nth in range(period.days)]
+    place = {day: nth for nth, day in enumerate(days)}
+    tokens: dict[str, list[int]] = defaultdict(lambda: [0] * period.days)
+    rows = rollups.totals(
+        since=period.since, until=period.until, by=("day", "label", "model"), zone=period.zone
+    )
+    for row in rows:
+        if row["day"] in place:
+            tokens[name_for_people(row["label"], row["model"])][place[row["day"]]] += row["total_tokens"]
+    order = sorted(tokens, key=lambda name: (-sum(tokens[name]), name))
+    rest = [sum(numbers) for numbers in zip(*(tokens[name] for name in order[named:]), strict=True)]
+    return ByDay(days, [*((name, tokens[name]) for name in order[:named]), *([("", rest)] if rest else [])])
+
+
+def by_provider(now: datetime) -> list[ProviderLine]:
+    """The last 24 hours, slowest first."""
+    lines = [
+        ProviderLine(
+            name=row["provider"],
+            calls=row["calls"],
+            failed=row["failed"],
+            first_token_ms=row["first_token_ms"] // row["first_token_calls"]
+            if row["first_token_calls"]
+            else None,
+            latency_ms=row["latency_ms"] // row["latency_calls"] if row["latency_calls"] else None,
+        )
+        for row in rollups.totals(since=now - timedelta(days=1), until=now, by=("provider",))
+    ]
+    return sorted(lines, key=lambda line: (-(line.first_token_ms or 0), line.name))
+
+
+def people(period: Period) -> People:
+    used = rollups.people(period.since.astimezone(UTC).date(), period.until.astimezone(UTC).date())
+    top = sorted(used.values(), key=lambda row: (-row["charged_tokens"], -row["total_tokens"]))[:TOP]
+    emails = dict(User.objects.filter(pk__in=[row["user_id"] for row in top]).values_list("pk", "email"))
+    return People(
+        active=len(used),
+        paid=sum(row["charged_tokens"] > 0 for row in used.values()),
+        signed_up=User.objects.filter(date_joined__gte=period.since).count(),
+        top=[
+            Person(
+                email=emails.get(row["user_id"], ""),
+                user_id=row["user_id"],
+                calls=row["calls"],
+                tokens=row["total_tokens"],
+                charged_tokens=row["charged_tokens"],
+                cost_usd=row["total_cost_usd"],
+            )
+            for row in top
+        ],
+    )
+
+
+def retention(today: date) -> list[Cohort]:
+    """The last `WEEKS` whole weeks of sign-up, oldest first; a week begins on Monday, in UTC."""
+    this_week = today - timedelta(days=today.weekday())
+    first = this_week - timedelta(weeks=WEEKS)
+    joined = datetime.combine(first, time.min, tzinfo=UTC)
+    week_joined = TruncWeek("date_joined", tzinfo=UTC)
+    sizes = {
+        row["week"].date(): row["people"]
+        for row in User.objects.filter(date_joined__gte=joined)
+        .annotate(week=week_joined)
+        .values("week")
+        .annotate(people=Count("id"))
+    }
+    came = {
+        (row["joined"].date(), row["week"]): row["people"]
+        for row in UsageDay.objects.filter(day__gte=first, day__lt=this_week, user__date_joined__gte=joined)
+        .annotate(joined=TruncWeek("user__date_joined", tzinfo=UTC), week=TruncWeek("day"))
+        .values("joined", "week")
+        .annotate(people=Count("user", distinct=True))
+    }
+    weeks = [first + timedelta(weeks=nth) for nth in range(WEEKS)]
+    return [
+        Cohort(
+            week,
+            sizes[week],
+            [round(100 * came.get((week, later), 0) / sizes[week]) for later in weeks if later > week],
+        )
+        for week in weeks
+        if sizes.get(week)
+    ]
+
+
+def conversations(period: Period) -> Conversations:
+    found = Session.objects.filter(pk__gte=ids.first("cht", period.since)).aggregate(
+        begun=Count("id"), each=Avg("total_tokens_used")
+    )
+    return Conversations(found["begun"], round(found["each"] or 0))
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f}%"
