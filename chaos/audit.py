@@ -28,7 +28,8 @@ def audit(url: str, database_url: str, people: list[dict[str, Any]], memory: Mem
         told = _data(client, "/tokens/balance")
         balance, held = balances[user, "tokens"]
         wallet = balances[user, "wallet"][0]
-        if told != {"tokens": balance - held, "balance": balance, "held": held, "walletBalance": wallet}:
+        stored = {"tokens": balance - held, "balance": balance, "held": held, "walletBalance": wallet}
+        if told | stored != told:
             memory.complain(
                 "I1", f"person {user} is told {told}, stored are {balance}, {held} and Rp {wallet}"
             )

@@ -1,4 +1,4 @@
-"""The invariants I1 to I13, each a small function with its SQL beside it. They know the database and what people saw,
+"""The invariants I1 to I14, each a small function with its SQL beside it. They know the database and what people saw,
 and nothing of the product's code.
 
 Each returns the rows that break it, so that all is well when it returns nothing. All of them read one snapshot
@@ -18,7 +18,7 @@ OVER = "('complete', 'stopped', 'failed', 'interrupted')"
 FINGERPRINT = (
     "md5(id || '|' || phase || '|' || kind || '|' || unit || '|' || debit_id || '|' || credit_id || '|' || amount"
     " || '|' || COALESCE(pending_id, '') || '|' || reference || '|' || key || '|' || reason || '|'"
-    " || COALESCE(balance_after, 0) || '|' || created_at)"
+    " || COALESCE(balance_after, 0) || '|' || COALESCE(bonus_after, 0) || '|' || COALESCE(place, 0) || '|' || created_at)"
 )
 
 
@@ -110,9 +110,12 @@ def holds_agree(look: Look) -> Iterable[Row]:
 
 
 def nothing_is_negative(look: Look) -> Iterable[Row]:
-    """I3: no balance, no hold and no amount is below zero, and nobody holds more than he has."""
+    """I3: no balance, no hold, no bonus and no amount is below zero, and nobody holds or was given more than he has."""
     yield from look.ask(
-        "SELECT 'account', user_id, name, balance, held FROM billing_account WHERE held < 0 OR balance < held"
+        """
+        SELECT 'account', user_id, name, balance, held, bonus FROM billing_account
+        WHERE held < 0 OR balance < held OR bonus < 0 OR balance < bonus
+        """
     )
     yield from look.ask("SELECT 'transfer', id, phase, amount FROM billing_transfer WHERE amount <= 0")
     yield from look.ask("SELECT 'reply', id, tokens_used FROM chat_message WHERE tokens_used < 0")
@@ -211,6 +214,32 @@ def no_message_is_lost(look: Look) -> Iterable[Row]:
     )
 
 
+def bonus_burns_first(look: Look) -> Iterable[Row]:
+    """I14: replayed in its order, what was given away goes first, down to zero and never below; and each step said so."""
+    return look.ask(
+        """
+        WITH steps AS (
+            SELECT t.id, a.id AS account, t.bonus_after, t.place,
+                CASE WHEN t.phase NOT IN ('single', 'post') THEN 0 WHEN t.debit_id = a.id THEN -t.amount
+                    WHEN t.kind = 'bonus' THEN t.amount ELSE 0 END AS step
+            FROM billing_transfer t
+            JOIN billing_account a ON a.id IN (t.debit_id, t.credit_id) AND a.user_id IS NOT NULL AND a.unit = 'TOKEN'
+        ), replayed AS (
+            SELECT id, account, bonus_after, place, SUM(step) OVER (PARTITION BY account ORDER BY place) AS total
+            FROM steps
+        ), said AS (
+            SELECT id, account, place, bonus_after,
+                total - MIN(CASE WHEN total < 0 THEN total ELSE 0 END) OVER (PARTITION BY account ORDER BY place) AS bonus
+            FROM replayed
+        )
+        SELECT id, account, bonus_after, bonus FROM said WHERE bonus_after <> bonus OR place IS NULL
+        UNION ALL
+        SELECT said.id, a.id, a.bonus, said.bonus FROM said
+        JOIN billing_account a ON a.id = said.account AND a.moves = said.place WHERE a.bonus <> said.bonus
+        """
+    )
+
+
 def rupiah_are_conserved(look: Look) -> Iterable[Row]:
     """I8: top-ups + adjustments = purchases + wallet, for each wallet and in total."""
     return look.ask(
@@ -274,7 +303,8 @@ def purchases_are_whole(look: Look) -> Iterable[Row]:
 def every_call_is_in_the_log(look: Look) -> Iterable[Row]:
     """I10: each attempt has one usage row; each charge has one, and none names a charge that is not there.
 
-    An attempt that broke down on our side before the provider was asked has none.
+    An attempt that broke down on our side before the provider was asked has none, nor has one whose routes were all left
+    alone because they had kept failing.
     """
     yield from look.ask(
         """
@@ -283,7 +313,7 @@ def every_call_is_in_the_log(look: Look) -> Iterable[Row]:
         GROUP BY m.id, m.state, m.error_kind, m.attempts
         HAVING COALESCE(MAX(u.attempt), 0) > m.attempts OR (
             COUNT(u.id) <> m.attempts - CASE WHEN m.state = 'streaming' THEN 1 ELSE 0 END
-            AND NOT (m.error_kind = 'internal' AND COUNT(u.id) = m.attempts - 1))
+            AND NOT (m.error_kind IN ('internal', 'resting') AND COUNT(u.id) = m.attempts - 1))
         """
     )
     yield from look.ask(
@@ -376,4 +406,5 @@ INVARIANTS: dict[str, Callable[[Look], Iterable[Row]]] = {
     "I11": the_ledger_only_grows,
     "I12": everything_has_one_owner,
     "I13": the_end_is_final,
+    "I14": bonus_burns_first,
 }

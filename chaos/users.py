@@ -1,7 +1,8 @@
 """People who use the product while it is being killed: by page and by API, in two tabs, impatiently.
 
-They send, stop, reload, leave and come back, try again, buy with double clicks, spend more than they have, delete
-chats, and look where they have no business. Each of them insists until he got an answer, as people do, and remembers what it was.
+They send, stop, reload, leave and come back, try again, say it otherwise, go on with what was cut off, buy with double
+clicks, spend more than they have, delete chats, and look where they have no business. Each of them insists until he got an
+answer, as people do, and remembers what it was.
 """
 
 import json
@@ -10,7 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -52,10 +53,11 @@ Events = Generator[tuple[str, str], None, None]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A reply and the chat that it stands in."""
+    """A reply and the chat that it stands in. `is_rest`: it goes on with another one, whose text stands before its own."""
 
     chat: str
     reply: str
+    is_rest: bool = False
 
 
 @dataclass(slots=True)
@@ -271,11 +273,78 @@ class Person(threading.Thread):
             return
         again = self.place_in(response.text, place.chat, f"answer to {turn}")
         if again is not None:
+            again = replace(again, is_rest=place.is_rest)
             self.memory.count("retries")
             timer = threading.Timer(self.random.uniform(2, 8), self.press_stop, (again,))
             timer.daemon = True
             timer.start()
             self.watch(Watch(again))
+
+    def say_otherwise(self, place: Place) -> None:
+        """Edit what led to a reply, by page or by API; it stays, and the edit stands beside it."""
+        question = self.question_of(place)
+        if question is None:
+            return
+        text, turn = self.words()
+        model = self.random.choice(self.models["good"])
+        if self.random.random() < 0.5:
+            said = {"content": text, "model": model}
+            path = f"/sessions/{place.chat}/messages/{question}/edits"
+            self.begin_as_program(path, place.chat, said, turn, text)
+        else:
+            self.begin_by_page(
+                f"/chat/messages/{question}/edits", place.chat, {"text": text, "model": model}, turn, text
+            )
+        self.memory.count("edits")
+
+    def go_on(self, place: Place) -> None:
+        """Ask for the rest of a reply that was cut off, by page or by API."""
+        turn = f"rest-{self.record['id']}-{secrets.token_hex(5)}"
+        if self.random.random() < 0.5:
+            path = f"/sessions/{place.chat}/messages/{place.reply}/continuations"
+            self.begin_as_program(path, place.chat, {}, turn)
+        else:
+            self.begin_by_page(f"/chat/replies/{place.reply}/continuations", place.chat, {}, turn)
+        self.memory.count("continuations")
+
+    def begin_as_program(self, path: str, chat: str, said: dict[str, Any], turn: str, text: str = "") -> None:
+        """Begin a branch by API, twice where the first answer was lost, and read its reply."""
+        response = self.insist(
+            turn, lambda client: client.program("POST", path, said=said, key=turn, stream=True)
+        )
+        if response is None:
+            return
+        events = self.client.events(response, f"stream of {turn}")
+        name, data = next(events, ("", ""))
+        if name != "start":
+            self.begin_as_program(path, chat, said, turn, text)
+            return
+        self.follow_branch(Place(chat, json.loads(data)["messageId"]), turn, text)
+        events.close()
+
+    def begin_by_page(self, path: str, chat: str, said: dict[str, Any], turn: str, text: str = "") -> None:
+        said = {**said, "turn": turn}
+        response = self.insist(turn, lambda client: client.page("POST", path, said=said, htmx=True))
+        place = None if response is None else self.place_in(response.text, chat, f"htmx answer to {turn}")
+        if place is not None:
+            self.follow_branch(place, turn, text)
+
+    def follow_branch(self, place: Place, turn: str, text: str) -> None:
+        """A branch that begins with a `text` of one's own is a message acknowledged."""
+        if text:
+            self.acknowledged(turn, text, place)
+        place = replace(place, is_rest=not text)
+        self.watch(self.manner(place, must_stop=True))
+
+    def question_of(self, place: Place) -> str | None:
+        """The message that led to a reply, as the API tells it."""
+        response = self.until_answered(
+            lambda: self.client.program("GET", f"/sessions/{place.chat}?at={place.reply}")
+        )
+        if response is None or response.status_code != 200:
+            return None
+        said = [message["id"] for message in response.json()["data"]["messages"] if message["role"] == "user"]
+        return said[-1] if said else None
 
     def press_stop(self, place: Place) -> None:
         client = Client(self.url, self.record, self.memory)
@@ -417,12 +486,19 @@ class Person(threading.Thread):
             self.memory.complain(
                 "I13", f"{place.reply} is shown as {shown[:200]!r}, stored {response.text[:200]!r}"
             )
-        self.memory.show(Shown(place.chat, place.reply, state, response.text, None))
+        if not place.is_rest:
+            self.memory.show(Shown(place.chat, place.reply, state, response.text, None))
         self.afterwards(place, state)
 
     def afterwards(self, place: Place, state: str) -> None:
-        if state in ("failed", "interrupted") and self.random.random() < 0.3 and not self.stop.is_set():
+        if self.stop.is_set():
+            return
+        if state in ("failed", "interrupted") and self.random.random() < 0.3:
             self.retry(place)
+        elif state in ("stopped", "interrupted") and self.random.random() < 0.5:
+            self.go_on(place)
+        elif self.random.random() < 0.1:
+            self.say_otherwise(place)
 
     def saw(self, watch: Watch, text: str) -> None:
         if text and not watch.text.startswith(text):

@@ -76,6 +76,19 @@ def give_rupiah(person: User, amount: int) -> None:
     )
 
 
+def take_rupiah(person: User, amount: int) -> None:
+    """They are spent on something."""
+    ledger.spend(
+        user=person,
+        account=ledger.WALLET,
+        amount=amount,
+        to="corrections_idr",
+        kind=Transfer.Kind.ADJUSTMENT,
+        reference="spent",
+        key=ids.new("gift"),
+    )
+
+
 @cache
 def _password_hash() -> str:
     """Hashed once: it is meant to be slow."""

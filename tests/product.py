@@ -1,6 +1,7 @@
 """The real product for tests: web, workers and clock as processes, on the test database and Redis.
 
-OpenAI and Hugging Face are stood in for by `tests.simulator`; e-mail goes into files.
+OpenAI and Hugging Face are stood in for by `tests.simulator`, payment gateways by `tests.simulator_gateways`; e-mail goes into
+files.
 """
 
 import email
@@ -17,7 +18,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.utils.crypto import get_random_string
 
@@ -27,6 +28,7 @@ from aleph.children import Children
 from aleph.run import BASE_DIR, HOST, child_environment, commands, what_is_missing
 from chat.models import ChatModel, Route
 from tests.simulator import Simulator
+from tests.simulator_gateways import Gateways
 
 START_SECONDS = 60
 
@@ -54,10 +56,12 @@ class Product:
         self.url = f"http://{HOST}:{self.port}"
         self.mail_folder = settings.DATA_DIR / "mail"
         self.simulator = Simulator()
+        self.gateways = Gateways()
         self.log: deque[str] = deque(maxlen=200)
 
     def __enter__(self) -> Self:
         self.simulator.__enter__()
+        self.gateways.__enter__()
         env = self.environment()
         subprocess.run(
             [sys.executable, "manage.py", "collectstatic", "--noinput", "-v0"],
@@ -77,6 +81,7 @@ class Product:
     def __exit__(self, *error: object) -> None:
         self.processes.stop(patience_s=10)
         self.simulator.__exit__(None, None, None)
+        self.gateways.__exit__()
 
     def environment(self) -> dict[str, str]:
         return {
@@ -84,11 +89,13 @@ class Product:
             "DJANGO_SETTINGS_MODULE": "aleph.settings",
             "DATABASE_URL": database_url(),
             "PORT": str(self.port),
+            "SHUTDOWN_GRACE_SECONDS": "20",
             "EMAIL_URL": f"filemail:///{self.mail_folder}",
             "OPENAI_API_KEY": "sk-simulated",
             "OPENAI_BASE_URL": self.simulator.base_url,
             "HUGGINGFACE_API_KEY": "hf-simulated",
             "HUGGINGFACE_BASE_URL": self.simulator.base_url,
+            **self.gateways.environment,
         }
 
     def wait_until_ready(self) -> None:
@@ -139,20 +146,21 @@ class Product:
 def simulated_model(script: str, *, rate: int = 100) -> str:
     """A model on offer that the simulator answers as `script` says (``sim-words-50``); its slug. `rate` 0 is free."""
     slug = f"{script}-at-{rate}"
-    model, is_fresh = ChatModel.objects.get_or_create(
-        slug=slug,
-        defaults={
-            "name": slug,
-            "maker": "Simulator",
-            "is_free": rate == 0,
-            "input_rate": rate,
-            "output_rate": rate,
-            "context_tokens": 8192,
-            "position": 100,
-        },
-    )
-    if is_fresh:
-        Route.objects.create(model=model, provider="openai", upstream_model=script)
+    with transaction.atomic():
+        model, is_fresh = ChatModel.objects.get_or_create(
+            slug=slug,
+            defaults={
+                "name": slug,
+                "maker": "Simulator",
+                "is_free": rate == 0,
+                "input_rate": rate,
+                "output_rate": rate,
+                "context_tokens": 8192,
+                "position": 100,
+            },
+        )
+        if is_fresh:
+            Route.objects.create(model=model, provider="openai", upstream_model=script)
     return slug
 
 

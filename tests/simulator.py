@@ -181,6 +181,8 @@ class _Connection(asyncio.Protocol):
     """One connection of a client: takes whole requests off the buffer, and answers them one by one."""
 
     transport: asyncio.Transport
+    path = re.compile(r".*/chat/completions")
+    """Where questions are asked."""
 
     def __init__(self, simulator: Simulator, open_connections: set["_Connection"]) -> None:
         self.simulator = simulator
@@ -256,33 +258,51 @@ class _Connection(asyncio.Protocol):
         except ValueError:
             body = {}
         self.simulator.requests.append(Request(path, headers, body, raw))
-        script = Script.of(str(body.get("model", "")))
-        if method != "POST" or not path.endswith("/chat/completions"):
-            self._whole(404, _error("no such route", "invalid_request_error", "not_found"))
+        script = Script.of(self._model(path, body))
+        if method != "POST" or not self.path.fullmatch(path):
+            self._whole(404, self._error("no such route", "invalid_request_error", "not_found"))
         elif script is None:
-            error = _error("The model does not exist", "invalid_request_error", "model_not_found")
+            error = self._error("The model does not exist", "invalid_request_error", "model_not_found")
             self._whole(404, error)
         elif not self._refuse(script, headers, body):
             await self._talk(script, body)
 
+    # What differs from one format to another
+
+    def _model(self, path: str, body: dict[str, Any]) -> str:
+        return str(body.get("model", ""))
+
+    def _question(self, body: dict[str, Any]) -> str:
+        return str(body["messages"][-1]["content"])
+
+    def _error(self, message: str, kind: str, code: str | None) -> dict[str, Any]:
+        return _error(message, kind, code)
+
+    def _reply(self, script: Script, body: dict[str, Any]) -> "_Reply":
+        return _Reply(script, body, number=len(self.simulator.requests))
+
+    def _writer(self, script: Script) -> "_Writer":
+        return _Writer(self, script)
+
+    # Answers
+
     def _refuse(self, script: Script, headers: dict[str, str], body: dict[str, Any]) -> bool:
         flags, status = script.flags, script.numbers.get("error")
         if status == 429:
-            error = _error("Rate limit reached", "requests", "rate_limit_exceeded")
+            error = self._error("Rate limit reached", "requests", "rate_limit_exceeded")
             self._whole(429, error, {"Retry-After": str(RETRY_AFTER_S)})
         elif status:
             away = {"Location": f"{self.simulator.base_url}/elsewhere"} if status < 400 else None
-            self._whole(status, _error(f"Refused with {status}, as asked", "simulated", None), away)
+            self._whole(status, self._error(f"Refused with {status}, as asked", "simulated", None), away)
         elif "quota" in flags:
-            self._whole(
-                429, _error("You exceeded your current quota", "insufficient_quota", "insufficient_quota")
-            )
+            text = "You exceeded your current quota"
+            self._whole(429, self._error(text, "insufficient_quota", "insufficient_quota"))
         elif "context" in flags:
             text = "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens."
-            self._whole(400, _error(text, "invalid_request_error", "context_length_exceeded"))
+            self._whole(400, self._error(text, "invalid_request_error", "context_length_exceeded"))
         elif "leak" in flags:
-            text = f"Bad header {headers.get('authorization')} for input {body['messages'][-1]['content']!r}"
-            self._whole(401, _error(text, "invalid_request_error", "invalid_api_key"))
+            text = f"Bad header among {headers} for input {self._question(body)!r}"
+            self._whole(401, self._error(text, "invalid_request_error", "invalid_api_key"))
         elif "html" in flags or "html-502" in flags:
             page = b"<!DOCTYPE html><html><body><h1>Bad Gateway</h1></body></html>"
             self._head(502 if "html-502" in flags else 200, "text/html", {"Content-Length": str(len(page))})
@@ -294,13 +314,13 @@ class _Connection(asyncio.Protocol):
     async def _talk(self, script: Script, body: dict[str, Any]) -> None:
         if "timeout" in script.flags:
             await asyncio.Event().wait()
-        reply = _Reply(script, body, number=len(self.simulator.requests))
+        reply = self._reply(script, body)
         await asyncio.sleep(script.numbers.get("delay", 0) / 1000)
-        if "json" in script.flags or not body.get("stream"):
+        if "json" in script.flags or not reply.is_streamed:
             self._whole(200, reply.whole())
             self.simulator.finished += 1
             return
-        writer = _Writer(self, script)
+        writer = self._writer(script)
         if script.flags & {"keepalive", "keepalive-forever"}:
             await self._keep_alive(writer, forever="keepalive-forever" in script.flags)
         await self._stream(script, reply, writer)
@@ -332,11 +352,12 @@ class _Connection(asyncio.Protocol):
             if number == numbers.get("stall"):
                 await asyncio.Event().wait()
             if "midstream-error" in flags and number == 5:
-                await writer.event(_error("The server is overloaded", "server_error", "server_is_overloaded"))
+                text = "The server is overloaded"
+                await writer.event(self._error(text, "server_error", "server_is_overloaded"))
                 await writer.end()
                 return
             if "garbage" in flags and number == 5:
-                await writer.write(b"data: {this is not JSON\n\n")
+                await writer.write(writer.garbage)
             due_at += interval_s
             if interval_s:
                 await asyncio.sleep(due_at - loop.time())
@@ -350,8 +371,8 @@ class _Connection(asyncio.Protocol):
                 self._answering = None
                 self.transport.abort()
                 return
-        if "nodone" not in flags:
-            await writer.write(b"data: [DONE]\n\n")
+        if "nodone" not in flags and writer.done:
+            await writer.write(writer.done)
         self.simulator.finished += 1
         if "linger" in flags:
             await asyncio.Event().wait()
@@ -375,6 +396,10 @@ class _Connection(asyncio.Protocol):
 class _Writer:
     """Puts the bytes of a stream on the wire in the form that the script asks for."""
 
+    content_type = "text/event-stream"
+    garbage = b"data: {this is not JSON\n\n"
+    done = b"data: [DONE]\n\n"
+
     def __init__(self, connection: _Connection, script: Script) -> None:
         self._transport = connection.transport
         self._flags = script.flags
@@ -383,7 +408,7 @@ class _Writer:
         self._gzip = zlib.compressobj(wbits=31) if "gzip" in self._flags else None
         framing = {"Connection": "close"} if "close" in self._flags else {"Transfer-Encoding": "chunked"}
         coding = {"Content-Encoding": "gzip"} if self._gzip else {}
-        connection._head(200, "text/event-stream", framing | coding)
+        connection._head(200, self.content_type, framing | coding)
 
     async def event(self, found: dict[str, Any]) -> None:
         text = json.dumps(found, ensure_ascii=False).encode()
@@ -424,6 +449,7 @@ class _Reply:
 
     def __init__(self, script: Script, body: dict[str, Any], *, number: int) -> None:
         self._flags = script.flags
+        self.is_streamed = bool(body.get("stream"))
         messages = body.get("messages") or []
         pieces = script.pieces(messages)
         if "numbered" in self._flags:

@@ -175,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._wait(None)
         self._wait(_number(self.script, "delay") / 1000)
         message = _Message(self.script, body)
-        if "json" in self.script:
+        if "json" in self.script or not body.get("stream"):
             self._whole(200, message.whole())
             return
         self._head(200, "text/event-stream; charset=utf-8", {"transfer-encoding": "chunked"})
@@ -326,6 +326,7 @@ class _Message:
         self._reason = "end_turn" if len(self._pieces) == len(words) else "max_tokens"
         others = {"refusal": "refusal", "window": "model_context_window_exceeded", "tool": "tool_use"}
         self._reason = next((reason for word, reason in others.items() if word in script), self._reason)
+        self._block = 1 if "thinking" in script else 0
         all_said = [body.get("system", ""), *(message["content"] for message in body["messages"])]
         self._words_in = sum(len(str(content).split()) for content in all_said)
 
@@ -348,20 +349,21 @@ class _Message:
             yield _delta(0, {"type": "thinking_delta", "thinking": "see."})
             yield _delta(0, {"type": "signature_delta", "signature": "c2ln"})
             yield {"type": "content_block_stop", "index": 0}
-        yield _start(1, {"type": "text", "text": ""})
+        yield _start(self._block, {"type": "text", "text": ""})
         yield {"type": "ping"}
 
     def deltas(self) -> Iterator[Event]:
         for number, piece in enumerate(self._pieces):
             if "blocks" in self._script and number == len(self._pieces) // 2:
-                yield {"type": "content_block_stop", "index": 1}
-                yield _start(2, {"type": "text", "text": ""})
+                yield {"type": "content_block_stop", "index": self._block}
+                self._block += 1
+                yield _start(self._block, {"type": "text", "text": ""})
             if "twice" in self._script and number == 1:
                 yield {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 1}}
-            yield _delta(1, {"type": "text_delta", "text": piece})
+            yield _delta(self._block, {"type": "text_delta", "text": piece})
 
     def closing(self) -> Iterator[Event]:
-        yield {"type": "content_block_stop", "index": 1}
+        yield {"type": "content_block_stop", "index": self._block}
         last: Event = {"type": "message_delta", "delta": self._end()}
         if not self._script.keys() & {"nousage", "startusage"}:
             last["usage"] = self._usage() if "twice" not in self._script else self._output()

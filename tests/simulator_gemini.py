@@ -31,7 +31,9 @@ EXTRA = re.compile(
     r"(?<=-)(badkey|country|permission|perday|spent|blocked|safety|recitation|unfinished|loose-error|array-error"
     r"|array|tools|bare-usage)(-|$)"
 )
-PATH = re.compile(r"/v1/models/(?P<model>[^/?]+):streamGenerateContent(?P<sse>\?alt=sse)?")
+PATH = re.compile(
+    r"/v1/models/(?P<model>[^/?]+):(?:(?P<whole>generateContent)|streamGenerateContent(?P<sse>\?alt=sse)?)"
+)
 REASONS = {"safety": "SAFETY", "recitation": "RECITATION"}
 STATUSES = {
     400: "INVALID_ARGUMENT",
@@ -74,6 +76,7 @@ class _GeminiConnection(_Connection):
             text = "API key not valid. Please pass a valid API key."
             self._whole(400, failure(400, text, info("ErrorInfo", reason)))
         elif not self._refuse(script, headers, body):
+            script.flags |= {"whole"} if found["whole"] else set()
             await self._answer_as(script, model, body, is_stream=bool(found["sse"]))
 
     def _refuse(self, script: Script, headers: dict[str, str], body: dict[str, Any]) -> bool:
@@ -114,6 +117,9 @@ class _GeminiConnection(_Connection):
             await asyncio.Event().wait()
         await asyncio.sleep(script.numbers.get("delay", 0) / 1000)
         reply = _Reply(script, model, body, number=len(self.simulator.requests))
+        if "whole" in script.flags:
+            self._whole(200, reply.whole())
+            return
         if "array" in script.flags or not is_stream:
             self._whole(200, list(reply.chunks()))
             self.simulator.finished += 1
@@ -184,7 +190,7 @@ class _Reply:
         self._flags = script.flags
         contents = body.get("contents") or []
         texts = [
-            {"role": content["role"], "content": "".join(part["text"] for part in content["parts"])}
+            {"role": content["role"], "content": "".join(part.get("text", "") for part in content["parts"])}
             for content in contents
         ]
         fails = self._flags & {"loose-error", "array-error"} and not script.numbers
@@ -214,6 +220,14 @@ class _Reply:
         if not self._pieces:
             yield self._chunk([], self._reason, thoughts=whole)
 
+    def whole(self) -> dict[str, Any]:
+        """The answer of `generateContent`: the last chunk, with all that was said before it."""
+        chunks = list(self.chunks())
+        parts = [part for chunk in chunks for part in _parts(chunk)]
+        if parts:
+            chunks[-1]["candidates"][0]["content"]["parts"] = parts
+        return chunks[-1]
+
     def _base(self) -> dict[str, Any]:
         return {"modelVersion": self._model, "responseId": self._id}
 
@@ -242,6 +256,10 @@ class _Reply:
         if "bare-usage" in self._flags:
             return {name: value for name, value in counted.items() if value}
         return counted
+
+
+def _parts(chunk: dict[str, Any]) -> list[dict[str, Any]]:
+    return [part for one in chunk.get("candidates", ()) for part in one["content"].get("parts", ())]
 
 
 def usage(cached: int = 0, **tokens: int) -> dict[str, Any]:

@@ -18,9 +18,10 @@ def price_of(
     figures: str,
     valid_from: datetime = LONG_AGO,
     valid_to: datetime | None = None,
+    **which_calls: Any,
 ) -> ModelPrice:
     """A stored price; `figures` is "input cached-input cache-write output", "-" for none of its own."""
-    row = Listing(provider, model, figures, "test", valid_from, valid_to).row()
+    row = Listing(provider, model, figures, "test", valid_from, valid_to, **which_calls).row()
     row.save()
     row.refresh_from_db()
     return row

@@ -28,7 +28,7 @@ from tests.forms import Answer, filled
 from tests.stories_of_usage import call_of, price_of
 from usage.models import ModelPrice, TokenUsage
 
-READ_ONLY: list[type[Model]] = [Account, Transfer, Purchase, TokenUsage, Session, ApiKey]
+READ_ONLY: list[type[Model]] = [Account, Transfer, TokenUsage, Session, ApiKey]
 
 
 def office(person: User | None = None, language: str = "en") -> Client:
@@ -445,7 +445,9 @@ class TestModels:
         assert "A free model has no rates." in text_of(save(client, url, "chatmodel_form", is_free="on"))
         refused = text_of(save(client, url, "chatmodel_form", input_rate="0", output_rate="0"))
         assert refused.count("0 gives this away. If the model is to be free, tick “free”") == 2
-        free = save(client, url, "chatmodel_form", input_rate="0", output_rate="0", is_free="on")
+        free = save(
+            client, url, "chatmodel_form", input_rate="0", output_rate="0", is_free="on", successor=""
+        )
         assert saved(free), "free is said"
 
     def test_keep_the_id_that_programs_know(self, db: None) -> None:
@@ -511,6 +513,18 @@ class TestBooksAndCalls:
         chosen = {"action": "delete_selected", "_selected_action": [rows[model].pk], "post": "yes"}
         client.post(address(model, "changelist"), chosen)
         assert model._default_manager.filter(pk=rows[model].pk).exists()
+
+    def test_a_purchase_keeps_its_figures_and_can_only_be_refunded(self, db: None) -> None:
+        client, alice = office(), people.alice()
+        purchase = one_of_each(alice)[Purchase]
+        before = Purchase.objects.filter(pk=purchase.pk).values().get()
+
+        client.post(address(Purchase, "change", purchase.pk), {"price_idr": "1", "tokens": "9", "_save": ""})
+
+        assert Purchase.objects.filter(pk=purchase.pk).values().get() == before
+        assert client.get(address(Purchase, "add")).status_code == HTTPStatus.FORBIDDEN
+        deletion = address(Purchase, "delete", purchase.pk)
+        assert client.post(deletion, {"post": "yes"}).status_code == HTTPStatus.FORBIDDEN
 
 
 def one_of_each(person: User) -> dict[type[Model], Model]:

@@ -23,7 +23,15 @@ from chat.providers.openai_compatible import OpenAICompatible
 from tests import people
 from tests.listening import QUESTION, Heard, ask, ask_and_cancel, prompt
 from tests.simulator_anthropic import CURRENT, RETRY_AFTER_S, AnthropicSimulator
-from tests.stories_of_chat import answered, assert_books_are_right, available, calls_of, ending_of, held
+from tests.stories_of_chat import (
+    answered,
+    assert_books_are_right,
+    available,
+    calls_of,
+    ending_of,
+    held,
+    special_model,
+)
 
 KEY = "sk-ant-api03-Ab12Cd34Ef56"
 FIVE = "word1 word2 word3 word4 word5 "
@@ -544,9 +552,10 @@ def test_a_refused_message_costs_nothing_and_is_told_as_such(with_key: Anthropic
 
 
 def _reply_by(upstream_model: str) -> Message:
-    """A reply of a Claude whose route leads to `upstream_model`."""
+    """A reply of a model whose route leads to `upstream_model` at Anthropic's."""
+    model = special_model(ids.new("claude").lower(), takes_temperature=False)
+    model.routes.update(provider="anthropic", upstream_model=upstream_model)
     turn = turns.start(
-        user=people.alice(), session=None, text="Halo", model_slug="claude-3-haiku", turn=ids.new("trn")
+        user=people.alice(), session=None, text="Halo", model_slug=model.slug, turn=ids.new("trn")
     )
-    Message.objects.filter(pk=turn.reply.pk).update(answered_by=upstream_model)
     return answered(turn)

@@ -14,7 +14,7 @@ from rest_framework.serializers import Serializer
 from aleph import ids
 from aleph.accounts.models import ApiKey, User
 from billing import ledger
-from billing.models import Account, Package
+from billing.models import Account, Package, PromoCode, QuantityDiscount
 from chat import api as chat_api
 from chat import sessions, turns
 from chat.models import ChatModel, Message, Session
@@ -92,6 +92,7 @@ class TestTokens:
             "tokens": 10_500 - reply.held_tokens,
             "balance": 10_500,
             "held": reply.held_tokens,
+            "bonus": 0,
             "walletBalance": 275_000,
         }
 
@@ -104,6 +105,7 @@ class TestTokens:
             "bonus": 500,
             "totalTokens": 10_500,
             "price": 50_000,
+            "quantityDiscounts": [],
         }
         assert [package["price"] for package in found] == sorted(package["price"] for package in found)
         assert len(found) == Package.objects.filter(is_offered=True).count() == 4
@@ -121,12 +123,53 @@ class TestTokens:
             "tokensAdded": 10_500,
             "balance": 21_000,
             "walletBalance": 225_000,
+            "receipt": bought["receipt"],
         }
         again = program.data(
             "POST", "/tokens/purchase", {"packageId": "starter"}, **{"Idempotency-Key": "one"}
         )
         assert again == bought
         assert available(alice) == 21_000
+
+    def test_several_are_bought_with_a_code_and_the_receipt_says_how(self) -> None:
+        alice = people.alice()
+        program = Program(alice)
+        steps = QuantityDiscount.objects.create(
+            package=Package.objects.get(slug="starter"), from_quantity=3, percent=10
+        )
+        code = PromoCode.objects.create(code=ids.new("API").upper(), kind="rupiah", amount=5_000)
+        listed = program.data("GET", "/tokens/packages")[0]["quantityDiscounts"]
+        assert listed == [{"fromQuantity": 3, "percent": 10}]
+        body = {"packageId": "starter", "quantity": 3, "promoCode": code.code.lower(), "maxPrice": 130_000}
+        bought = program.data("POST", "/tokens/purchase", body, **{"Idempotency-Key": "three"})
+        receipt = bought["receipt"]
+        assert {
+            name: receipt[name] for name in ("listPrice", "quantityDiscount", "promoDiscount", "price")
+        } == {
+            "listPrice": 150_000,
+            "quantityDiscount": 15_000,
+            "promoDiscount": 5_000,
+            "price": 130_000,
+        }
+        assert (receipt["walletBefore"], receipt["walletAfter"]) == (275_000, 145_000)
+        assert (receipt["tokensBefore"], receipt["tokensAfter"]) == (10_500, 42_000)
+        assert [line["price"] for line in receipt["lines"]] == [150_000, 0, -15_000, -5_000]
+        assert sum(line["tokens"] or 0 for line in receipt["lines"]) == bought["tokensAdded"] == 31_500
+        assert program.data("GET", "/tokens/balance")["bonus"] == 1_500
+        steps.delete()
+        assert program.data("POST", "/tokens/purchase", body, **{"Idempotency-Key": "three"}) == bought
+
+    def test_a_code_or_price_that_does_not_hold_buys_nothing(self) -> None:
+        alice = Program(people.alice())
+        key = {"Idempotency-Key": "one"}
+        unknown = alice("POST", "/tokens/purchase", {"packageId": "starter", "promoCode": "NO"}, **key)
+        assert (unknown["code"], unknown["data"]) == ("PROMO_REFUSED", {"reason": "unknown"})
+        dear = {"packageId": "starter", "maxPrice": 49_999}
+        assert alice.refused("POST", "/tokens/purchase", dear, **key) == (409, "CONFLICT")
+        for quantity in (0, 101, "many"):
+            body = {"packageId": "starter", "quantity": quantity}
+            assert alice.refused("POST", "/tokens/purchase", body, **key) == (400, "INVALID_REQUEST")
+        assert alice.data("GET", "/tokens/balance")["walletBalance"] == 275_000
 
     def test_a_purchase_that_cannot_be_is_refused_by_its_name(self) -> None:
         carol, alice = Program(people.carol()), Program(people.alice())
@@ -453,7 +496,14 @@ class TestConventions:
         }
 
     @pytest.mark.parametrize(
-        "body", [chat_api.SessionRequest, chat_api.MessageRequest, chat_api.PurchaseRequest]
+        "body",
+        [
+            chat_api.SessionRequest,
+            chat_api.MessageRequest,
+            chat_api.EditRequest,
+            chat_api.AgainRequest,
+            chat_api.PurchaseRequest,
+        ],
     )
     def test_all_that_a_body_can_be_told_has_its_indonesian(self, body: type[Serializer[Any]]) -> None:
         assert [text for text in told_of(body, "en") if text in told_of(body, "id")] == []

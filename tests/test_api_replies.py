@@ -1,20 +1,16 @@
 """Replies as programs get them, from the product's own processes: whole, in pieces, failed, deleted meanwhile."""
 
-import json
 import re
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
-import requests
 
 from aleph.accounts.models import User
 from chat.models import Message
 from tests import people
 from tests.product import Product, Visitor, simulated_model
+from tests.programs import ROOT, events_of, session_of
 from tests.stories_of_chat import available, calls_of, ending_of, held
 
-ROOT = "/api/v1/chat"
 JSON = "application/json"
 
 
@@ -26,26 +22,6 @@ def alice(product: Product) -> User:
 @pytest.fixture
 def program(product: Product, alice: User) -> Visitor:
     return product.program(alice)
-
-
-def session_of(program: Visitor, script: str, *, rate: int = 100) -> str:
-    body = {
-        "serviceType": "external_llm" if rate else "huggingface",
-        "model": simulated_model(script, rate=rate),
-    }
-    made = program.post(f"{ROOT}/sessions", json=body).json()
-    assert made["success"], made
-    return f"{ROOT}/sessions/{made['data']['id']}"
-
-
-def events_of(answer: requests.Response) -> Iterator[tuple[str, Any]]:
-    """The events of a stream as (name, JSON)."""
-    name = ""
-    for line in answer.iter_lines(chunk_size=1, decode_unicode=True):
-        if line.startswith("event: "):
-            name = line.removeprefix("event: ")
-        elif line.startswith("data: "):
-            yield name, json.loads(line.removeprefix("data: "))
 
 
 def test_a_message_is_answered_with_the_whole_reply(program: Visitor, alice: User) -> None:

@@ -14,7 +14,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from aleph import ids
 from aleph.accounts.models import User
-from billing import ledger, purchases
+from billing import ledger, purchases, topups
 from billing.models import Account, Package, Purchase, Transfer
 from tests import people
 
@@ -39,7 +39,8 @@ def words(response: Any) -> str:
 def form_of(response: Any) -> dict[str, str]:
     """The fields of the confirm step, as a browser would send them."""
     fields = re.findall(
-        r'<input type="hidden" name="(package|key|terms)" value="([^"]*)">', response.content.decode()
+        r'<input type="hidden" name="(package|quantity|promo|key|terms)" value="([^"]*)">',
+        response.content.decode(),
     )
     return dict(fields)
 
@@ -79,8 +80,11 @@ def test_the_overview_offers_four_packages_with_price_and_saving(db: None) -> No
     assert "Saving 56% Buy Enterprise" in said
 
 
-def test_the_overview_has_no_button_that_does_nothing(db: None) -> None:
+def test_the_overview_has_no_button_that_does_nothing(db: None, settings: Any) -> None:
+    settings.SANDBOX_GATEWAY = False
+    topups.connected.cache_clear()
     response = signed_in(people.alice()).get(HOME)
+    topups.connected.cache_clear()
     assert "Staff can add to it." in words(response)
     assert "Top up" not in words(response)
 
@@ -97,7 +101,7 @@ def test_a_frozen_account_is_told_so(db: None) -> None:
     assert "Frozen while we check this account" in words(client.get(HOME))
     confirm = client.get(CONFIRM)
     assert "Nothing can be bought until then" in words(confirm)
-    assert "Buy Pro</button>" not in confirm.content.decode()
+    assert "Buy Pro</span></button>" not in confirm.content.decode()
     refused = client.post(BUY, form_of(confirm))
     assert refused.status_code == 423
     assert "frozen" in words(refused)
@@ -109,65 +113,18 @@ def test_a_frozen_account_is_told_so(db: None) -> None:
 def test_the_history_shows_what_was_bought_and_used_and_no_holds(db: None) -> None:
     alice = people.alice()
     purchase = purchases.buy(user=alice, package_slug="starter", key="a")
-    reply = use(alice, 225)
+    use(alice, 225)
     failed = ledger.hold(user=alice, amount=7_777, reference="msg_2", key=ids.new("hold"))
     ledger.void(hold_id=failed.id, key=ids.new("close"), reason="failed")
     response = signed_in(alice).get(HOME)
     said = words(response)
-    assert "Reply −225 20,775" in said
-    assert "Starter package 10,000 and 500 bonus, paid with Rp 50.000 +10,500 21,000" in said
+    assert "Reply Its chat was deleted −225 tokens 20,775" in said
+    assert "Starter package 10,000 and 500 bonus, paid with Rp 50.000 +10,500 tokens 21,000" in said
+    assert "Starter package 10,500 tokens −Rp 50.000 Rp 225.000" in said
     assert "7,777" not in said
     page = response.content.decode()
     assert reverse("billing:receipt", args=[purchase.pk]) in page
-    assert reverse("chat:receipt", args=[reply]) in page
-
-
-def test_the_history_of_the_wallet_is_in_rupiah(db: None) -> None:
-    alice = people.alice()
-    purchases.buy(user=alice, package_slug="starter", key="a")
-    said = words(signed_in(alice).get(HOME, {"unit": "idr"}))
-    assert "Starter package 10,500 tokens −Rp 50.000 Rp 225.000" in said
-    assert "Top-up +Rp 275.000 Rp 275.000" in said
-
-
-def test_the_history_has_pages_and_shows_every_entry_once(db: None) -> None:
-    alice = people.alice()
-    costs = list(range(1, 61))
-    for cost in costs:
-        use(alice, cost)
-    client, shown, address = signed_in(alice), [], HOME
-    while address:
-        page = client.get(address).content.decode()
-        shown += [int(cost) for cost in re.findall(r"−(\d+)</td>", page)]
-        older = re.search(r'href="([^"]*before=[^"]*)"', page)
-        address = unescape(older[1]).split("#")[0] if older else ""
-    assert shown == costs[::-1]
-
-
-def test_a_long_history_asks_no_more_of_the_database(
-    db: None, django_assert_max_num_queries: DjangoAssertNumQueries
-) -> None:
-    alice = people.alice()
-    people.give_rupiah(alice, 2_000_000)
-    for which in range(20):
-        purchases.buy(user=alice, package_slug="starter", key=str(which))
-        use(alice, 1)
-    client = signed_in(alice)
-    with django_assert_max_num_queries(12):
-        client.get(HOME)
-
-
-@pytest.mark.parametrize("cursor", ["'; --", "\0", "trf_\0", "x" * 5_000])
-def test_a_cursor_that_means_nothing_is_harmless(db: None, cursor: str) -> None:
-    assert signed_in(people.alice()).get(HOME, {"before": cursor, "unit": "gold"}).status_code == 200
-
-
-def test_nobody_sees_the_history_of_others(db: None) -> None:
-    alice = people.alice()
-    purchases.buy(user=alice, package_slug="starter", key="a")
-    said = words(signed_in(people.carol()).get(HOME))
-    assert "No tokens were bought or used yet." in said
-    assert "Starter package" not in said
+    assert reverse("billing:history") in page
 
 
 # Buying
@@ -178,7 +135,7 @@ def test_the_confirm_step_says_exactly_what_will_happen(db: None) -> None:
     assert "Buy Pro for Rp 200.000? This is all that will happen:" in said
     assert "Wallet Rp 275.000 −Rp 200.000 Rp 75.000" in said
     assert "Tokens 10,500 +55,000 65,500" in said
-    assert "50,000 tokens and 5,000 bonus." in said
+    assert "50,000 tokens and 5,000 bonus, which are used first." in said
 
 
 def test_buying_leads_to_the_receipt(db: None) -> None:
@@ -230,7 +187,7 @@ def test_without_enough_in_the_wallet_there_is_nothing_to_press(db: None) -> Non
     people.give_rupiah(bob, 150_000)
     page = signed_in(bob).get(CONFIRM)
     assert "Rp 50.000 more is needed" in words(page)
-    assert "<button" not in re.search(r"<main.*</main>", page.content.decode(), re.DOTALL)[0]  # type: ignore[index]
+    assert "Buy Pro</span></button>" not in page.content.decode()
 
 
 def test_a_purchase_that_the_wallet_cannot_pay_is_refused_in_words(db: None) -> None:
@@ -342,7 +299,10 @@ def test_staff_read_the_books_and_change_nothing(receipt: Purchase, model: str) 
     assert client.get(reverse(f"admin:billing_{model}_delete", args=[row])).status_code == 403
     change = reverse(f"admin:billing_{model}_change", args=[row])
     assert client.get(change).status_code == 200
-    assert client.post(change, {"amount": "1", "balance": "1", "price_idr": "1"}).status_code == 403
+    changed = client.post(change, {"amount": "1", "balance": "1", "price_idr": "1"})
+    # A purchase can be refunded there, with a reason.
+    assert changed.status_code == (200 if model == "purchase" else 403)
+    assert Purchase.objects.get(pk=receipt.pk).price_idr == receipt.price_idr
 
 
 def test_staff_find_rows_by_person_and_by_id(receipt: Purchase) -> None:
@@ -392,6 +352,8 @@ def test_a_price_that_staff_change_is_the_next_price(receipt: Purchase) -> None:
         "tokens": 10_000,
         "bonus_tokens": 0,
         "price_idr": 60_000,
+        "quantity_discounts-TOTAL_FORMS": 0,
+        "quantity_discounts-INITIAL_FORMS": 0,
     }
     assert client.post(reverse("admin:billing_package_change", args=[starter.pk]), form).status_code == 302
     assert purchases.buy(user=receipt.user, package_slug="starter", key="b").price_idr == 60_000

@@ -1,18 +1,19 @@
 """The pages of a conversation that branches, by htmx and without it: versions, what another one costs, and what is typed."""
 
 import re
+from datetime import date
 from functools import partial
 from html import unescape
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.test import Client
+from django.test import Client, RequestFactory
 
 from aleph import ids
 from aleph.accounts.models import User
 from billing import ledger
-from chat import catalogue, picker, sessions, turns
+from chat import catalogue, live, picker, sessions, turns
 from chat.models import ChatModel, Message
 from tests import people
 from tests.forms import Answer, filled
@@ -456,8 +457,8 @@ def test_a_page_asks_no_more_of_the_database_the_more_it_branches(alice: User, c
             reply_to = again(alice, reply)
             answered(gone_on(alice, answered(gone_on(alice, reply_to))))
             answered(said_to(alice, reply, "Another question"))
-    assert counts[0]["newest"] <= 10, counts
-    assert all(number <= 10 for found in counts for number in found.values()), counts
+    assert counts[0]["newest"] <= 11, counts
+    assert all(number <= 11 for found in counts for number in found.values()), counts
 
 
 def test_the_end_of_a_continuation_comes_with_all_that_it_goes_on_from(alice: User, client: Client) -> None:
@@ -490,3 +491,76 @@ def test_two_tabs_that_go_on_from_the_same_reply_are_two_branches(
         client.post(f"{page_of(reply.session)}/turns", {**form, "text": text}, headers=HTMX)
         answered(turns.Turn(reply.session, reply, Message.objects.get(session=reply.session, state="queued")))
     assert versions(client.get(page_of(reply.session))) == ["2 / 2"]
+
+
+# A chat that was deleted in another tab
+
+
+@pytest.mark.parametrize("verb", ["retries", "continuations", "stops"])
+def test_what_is_asked_for_in_a_deleted_chat_is_answered_by_saying_so(
+    verb: str, alice: User, client: Client, reply: Message
+) -> None:
+    address = f"/chat/replies/{reply.pk}/{verb}"
+    form = {"turn": ids.new("trn")}
+    sessions.delete(reply.session)
+    answer = client.post(address, form, headers=HTMX)
+    assert (answer.status_code, answer.headers["HX-Retarget"]) == (404, "#composer-notice")
+    assert "This chat was deleted." in words(answer)
+    assert "Send it as a new chat" not in words(answer)
+    plain = client.post(address, form)
+    assert plain.status_code == 404
+    assert "This chat was deleted." in words(plain)
+    assert 'id="composer"' in plain.content.decode()
+
+
+@pytest.mark.parametrize(
+    "what", ["replies/{reply}/retries", "replies/{reply}/receipt", "messages/{message}/edits"]
+)
+def test_what_is_looked_at_in_a_deleted_chat_is_answered_by_saying_so(
+    what: str, client: Client, reply: Message
+) -> None:
+    address = "/chat/" + what.format(reply=reply.pk, message=reply.parent_id)
+    sessions.delete(reply.session)
+    answer = client.get(address, headers=HTMX)
+    assert (answer.status_code, answer.headers["HX-Retarget"]) == (404, "#composer-notice")
+    assert "This chat was deleted." in words(answer)
+    assert client.get(address).status_code == 404
+
+
+def test_whoever_watches_a_reply_learns_that_its_chat_was_deleted(alice: User, client: Client) -> None:
+    reply = ask(alice).reply
+    sessions.delete(reply.session)
+    page = live._Page(reply, RequestFactory().get("/"), ())
+    done = page.done(None)
+    assert "This chat was deleted." in done
+    assert 'id="composer-notice" hx-swap-oob' in done
+    assert "data-send" in done
+    assert "data-stop" not in done
+
+
+def test_without_enough_tokens_another_reply_leads_to_tokens() -> None:
+    bob = people.bob()
+    client, reply = signed_in(bob), told(bob, rate=0)
+    dear = special_model(ids.new("dear").lower(), input_rate=2000, output_rate=2000).slug
+    form = {"turn": ids.new("trn"), "model": dear}
+    for headers in (IN_THREAD, HTMX, {}):
+        answer = client.post(retries_of(reply), form, headers=headers)
+        assert answer.status_code == 402
+        assert "Not enough tokens." in words(answer)
+        assert "Buy tokens" in words(answer)
+
+
+def test_what_a_retired_model_left_unfinished_is_finished_by_another(alice: User, client: Client) -> None:
+    model = special_model(ids.new("old").lower(), script=LENGTH, name="Old")
+    heir = special_model(ids.new("young").lower(), script=LENGTH, name="Young")
+    turn = turns.start(user=alice, session=None, text="Count", model_slug=model.slug, turn=ids.new("trn"))
+    reply = answered(turn)
+    ChatModel.objects.filter(pk=model.pk).update(retires_on=date(2020, 1, 1), successor=heir)
+    page = client.get(page_of(reply.session))
+    assert "Continue with Young at most" in words(page)
+    form = filled(page, action=f"/chat/replies/{reply.pk}/continuations")
+    answer = client.post(f"/chat/replies/{reply.pk}/continuations", form | {"model": heir.slug}, headers=HTMX)
+    assert answer.status_code == 200
+    rest = Message.objects.get(parent=reply)
+    assert rest.model == heir
+    turns.stop(user=alice, reply_id=rest.pk)

@@ -350,7 +350,7 @@ def test_the_rest_of_a_reply_is_a_reply_of_its_own_that_is_charged_for_itself(si
     assert turn.reply.held_tokens == held(alice) > 0
     rest = answered(turn)
 
-    assert sent(simulator) == [("user", "Count"), ("assistant", first.content), prompts.GO_ON]
+    assert sent(simulator) == [("user", "Count"), ("assistant", first.content), prompts.GO_ON[:2]]
     assert fresh(first).tokens_used == first.tokens_used, "the first part costs what it cost"
     assert available(alice) == before - rest.tokens_used
     (call,) = calls_of(rest)
@@ -454,7 +454,7 @@ def test_a_continuation_that_wrote_nothing_can_be_tried_again(simulator: Simulat
         user=alice, reply_id=failed.pk, turn=ids.new("trn"), model_slug=simulated_model("sim-words-5")
     )
     assert answered(retried).state == "complete"
-    assert sent(simulator)[-1] == prompts.GO_ON
+    assert sent(simulator)[-1] == prompts.GO_ON[:2]
     answered(said_to(alice, failed, "Never mind"))
     assert sent(simulator) == [("user", "Count"), ("assistant", first.content), ("user", "Never mind")]
 

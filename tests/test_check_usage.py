@@ -169,6 +169,7 @@ CALLS, PAID = "one usage row for each call", "one usage row for what was paid"
 TOOK, USED = "charged what the books took", "charged what was used"
 HELD, KEEPS = "nothing is held for what is over", "what is open keeps its hold"
 HAS_HOLD, HAS_REPLY = "a reply has its hold", "a hold has its reply"
+SAYS = "a call says what was charged for it"
 HAS_TRANSFER = "a paid call has its transfer"
 SUMS, COSTS = "totals are the sum of the classes", "costs are counts by price"
 
@@ -198,12 +199,22 @@ WRONG: dict[str, Wrong] = {
         lambda reply: failed_and_charged(reply),
     ),
     "the books took more": (
-        {TOOK},
+        {TOOK, SAYS},
         complete,
         lambda reply: change(post(reply), amount=F("amount") + 1),
     ),
     "the counts are others": ({USED}, complete, lambda reply: counted_more(call(reply))),
     "the rates are others": ({USED}, complete, lambda reply: change(reply, input_rate=F("input_rate") * 9)),
+    "a usage row says another charge": (
+        {SAYS},
+        complete,
+        lambda reply: change(call(reply), charged_tokens=1),
+    ),
+    "a busy provider was asked, and no row says so": (
+        {CALLS},
+        lambda: over(orphaned(people.alice()), "failed", text="", counts=None, error_kind="overloaded"),
+        lambda reply: call(reply).delete(),
+    ),
     "a usage row names no transfer": ({PAID}, complete, lambda reply: change(call(reply), transfer_id="")),
     "a usage row names a transfer that is not there": (
         {PAID, HAS_TRANSFER},

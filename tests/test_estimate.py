@@ -63,15 +63,62 @@ def test_a_long_reply_that_grows_is_weighed_in_no_time() -> None:
     assert (time.perf_counter() - began) / 100 < 0.005
 
 
-def test_a_prompt_has_the_tokens_of_its_texts_and_of_the_chat_format() -> None:
-    messages = [("system", "12345678901234567890"), ("user", "Halo, apa kabar?")]
-    assert estimate.prompt_tokens(messages, factor=Decimal("1.0")) == 7 + 5 + 2 * 4 + 3
-    assert estimate.prompt_tokens([], factor=Decimal("1.0")) == 3
+def test_the_chat_format_has_tokens_of_its_own() -> None:
+    assert estimate.format_tokens(2) == 2 * 4 + 3
+    assert estimate.format_at_most(2) > estimate.format_tokens(2)
 
 
-def test_a_prompt_for_another_vocabulary_grows_by_its_factor_and_rounds_up() -> None:
-    messages = [("user", "12345678901234567890")]
-    assert estimate.prompt_tokens(messages, factor=Decimal("1.4")) == 10 + 4 + 3
+def test_another_vocabulary_makes_more_of_a_text_and_rounds_up() -> None:
+    claude = measure(factor=1400, reserve=1500)
+    sizes = estimate.sizes("12345678901234567890")
+    assert claude.likely(sizes) == 10
+    assert claude.at_most(sizes) == 15
+    assert claude.likely({}) == claude.at_most({}) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("The quick brown fox jumps over the lazy dog.", "prose"),
+        ("Le renard brun saute par-dessus le chien paresseux.", "prose"),
+        ("Selamat pagi! Saya ingin bertanya tentang Django, apa yang harus saya baca?", "indonesian"),
+        ("def add(a, b):\n    return a + b\n", "code"),
+        ("const total = items.reduce((sum, item) => sum + item.price, 0);", "code"),
+        ("```\nhello there\n```\n", "code"),
+        ('{"id": 17, "name": "Alice", "tags": ["a", "b"], "total": 12.5}', "data"),
+        ("| Name | Qty |\n|---|---|\n| Apple | 12 |\n| Pear | 7 |", "data"),
+        ("2026-11-22, 17, 4.5, 230\n2026-11-23, 18, 4.1, 231", "data"),
+        ("你好，今天天气怎么样？", "cjk"),
+        ("こんにちは、元気ですか", "cjk"),
+        ("Привет, как дела? Сегодня хорошая погода.", "other"),
+        ("🎉🎉🎉 🚀🚀", "other"),
+    ],
+)
+def test_a_text_is_of_a_kind(text: str, kind: str) -> None:
+    assert set(estimate.sizes(text)) == {kind}
+
+
+def test_a_reply_with_code_in_it_is_weighed_in_parts() -> None:
+    reply = "Here is how you can do it in Python:\n\n```python\nprint(sum(range(10)))\n```\n\nIt prints 45.\n"
+    sizes = estimate.sizes(reply)
+    assert set(sizes) == {"prose", "code"}
+    assert sizes["code"] > 0
+
+
+@given(st.text(alphabet=st.sampled_from("aZ 09_\n`|{}();あ一é!—😀ж")))
+def test_the_kinds_of_a_text_make_its_whole_weight(text: str) -> None:
+    assert sum(estimate.sizes(text).values()) == estimate._weight(text)
+
+
+def test_no_text_takes_long_to_be_told_apart() -> None:
+    for nasty in ("a(" * 50_000, "; " * 50_000, " " * 100_000, ("x" * 150 + "(\n") * 600):
+        began = time.perf_counter()
+        estimate.sizes(nasty)
+        assert time.perf_counter() - began < 2
+
+
+def measure(*, factor: int, reserve: int) -> estimate.Measure:
+    return estimate.Measure(dict.fromkeys(estimate.KINDS, factor), dict.fromkeys(estimate.KINDS, reserve))
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,21 @@ def test_k4_neither_is_one_whose_provider_was_asked_and_had_said_nothing(
     assert_is_answered_once(alice, answered(turn), calls=["interrupted", "complete"])
 
 
+def test_k12_a_call_that_failed_is_logged_and_no_third_one_is_made(
+    dying: Dying, simulator: Simulator
+) -> None:
+    alice = people.alice()
+    turn = ask(alice, script="sim-error-500")
+    asked = len(simulator.requests)
+    dying.at("K12", WRITE, turn.reply.pk)
+    reply = swept(turn.reply)
+    assert (reply.state, reply.error_kind, ending_of(reply)) == ("interrupted", "worker_died", "void")
+    assert [(call.attempt, call.status) for call in calls_of(reply)] == [(1, "failed"), (2, "interrupted")]
+    assert len(simulator.requests) - asked == 1
+    assert (available(alice), held(alice)) == (10_500, 0)
+    assert_books_are_right()
+
+
 @pytest.mark.parametrize("point", ["K5", "K6", "K7"])
 def test_k5_to_k7_what_was_shown_stays_and_costs_nothing(dying: Dying, point: str) -> None:
     alice = people.alice()

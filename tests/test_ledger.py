@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.db import IntegrityError, connection, models, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone as clock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -467,12 +468,16 @@ def test_a_resolution_must_fit_its_hold(db: None) -> None:
 def test_a_balance_never_falls_below_what_is_held(db: None) -> None:
     alice = someone_with(1000)
     own = Account.objects.filter(user=alice, name=ledger.TOKENS)
-    refused(
-        lambda: own.update(balance=-1),
-        lambda: own.update(held=1001),
-        match="account_holds_are_covered",
-    )
+    refused(lambda: own.update(balance=-1), match="account_")
+    refused(lambda: own.update(held=1001), match="account_holds_are_covered")
     refused(lambda: own.update(held=-1), match="account_held_not_negative")
+    refused(
+        lambda: own.update(bonus=-1),
+        lambda: own.update(bonus=1001),
+        match="account_bonus_is_part_of_balance",
+    )
+    wallet = Account.objects.filter(user=alice, name=ledger.WALLET)
+    refused(lambda: wallet.update(balance=5, bonus=1), match="account_bonus_is_tokens")
 
 
 def test_the_house_caches_nothing(db: None) -> None:
@@ -649,3 +654,14 @@ def test_any_order_of_moves_keeps_the_books_right(db: None, moves: list[tuple[An
         getattr(imagined, name)(*arguments)
         assert figures(imagined.person) == (imagined.balance, sum(imagined.open.values()))
     assert audit.check() == []
+
+
+def test_keeping_bonus_apart_asks_no_more_of_the_database(db: None) -> None:
+    alice = someone_with(1000)
+    with CaptureQueriesContext(connection) as sent:
+        held = hold(alice, 300)
+        post(held, 100)
+    written = [
+        query["sql"] for query in sent if not query["sql"].startswith(("SAVEPOINT", "RELEASE", "BEGIN"))
+    ]
+    assert len(written) == (2 if connection.vendor == "postgresql" else 4), written

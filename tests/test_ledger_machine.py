@@ -66,11 +66,18 @@ class Owner:
     user: User
     has: Counter[str] = field(default_factory=Counter)
     holds: list["Hold"] = field(default_factory=list)
+    bonus: int = 0
     is_frozen: bool = False
 
     @property
     def held(self) -> int:
         return sum(hold.amount for hold in self.holds if hold.is_open)
+
+    def burn(self, account: str, amount: int) -> None:
+        """Whatever leaves takes bonus first."""
+        self.has[account] -= amount
+        if account == ledger.TOKENS:
+            self.bonus = max(self.bonus - amount, 0)
 
     def available(self, account: str) -> int:
         return self.has[account] - (self.held if account == ledger.TOKENS else 0)
@@ -141,6 +148,8 @@ class Books(RuleBasedStateMachine):
             key=ids.new("key"),
         )
         owner.has[account] += amount
+        if source[1] == "bonus":
+            owner.bonus += amount
         return self._made(owner, account, say, [*self._by_others(owner, say), partial(say, reference="r2")])
 
     @rule(target=moves, owner=owners, account=st.sampled_from(ACCOUNTS), amount=ANY)
@@ -162,7 +171,7 @@ class Books(RuleBasedStateMachine):
             wallet = {"walletBalance": available, "price": amount}
             tokens = {"currentBalance": available, "estimatedCost": amount}
             return _refused(ledger.Insufficient, say, wallet if account == ledger.WALLET else tokens)
-        owner.has[account] -= amount
+        owner.burn(account, amount)
         return self._made(owner, account, say, [*self._by_others(owner, say), partial(say, reference="r2")])
 
     @rule(target=holds, owner=owners, wishes=st.lists(WISH, min_size=1, max_size=3), is_due=st.booleans())
@@ -212,7 +221,7 @@ class Books(RuleBasedStateMachine):
             _refused(ledger.AlreadyResolved, say)
             return None
         hold.is_open = False
-        hold.owner.has[ledger.TOKENS] -= amount
+        hold.owner.burn(ledger.TOKENS, amount)
         less = [partial(say, amount=amount - 1)] if amount > 1 else []
         void = partial(ledger.void, hold_id=hold.id, key=say.keywords["key"], reason="")
         return self._made(hold.owner, ledger.TOKENS, say, [void, *less])
@@ -255,6 +264,7 @@ class Books(RuleBasedStateMachine):
         assert (purchase.wallet_before_idr, purchase.tokens_before) == before
         owner.has[ledger.WALLET] -= package.price_idr
         owner.has[ledger.TOKENS] += package.total_tokens
+        owner.bonus += package.bonus_tokens
         self.bought.append(Bought(owner, slug, key, purchase))
         return self.bought[-1]
 
@@ -304,7 +314,8 @@ class Books(RuleBasedStateMachine):
 
     def _note(self, owner: Owner, account: str, moved: ledger.Moved) -> None:
         held = owner.held if account == ledger.TOKENS else 0
-        assert (moved.balance, moved.held) == (owner.has[account], held)
+        bonus = owner.bonus if account == ledger.TOKENS else 0
+        assert (moved.balance, moved.held, moved.bonus) == (owner.has[account], held, bonus)
         self.after[moved.id] = moved.balance
 
     # What the tables say
@@ -321,8 +332,13 @@ class Books(RuleBasedStateMachine):
         _assert_holds_are_resolved_once(rows)
         for owner in self.crowd:
             tokens, wallet = (accounts[owner.user.pk, name] for name in ACCOUNTS)
-            assert (tokens.balance, tokens.held) == (owner.has[ledger.TOKENS], owner.held)
-            assert (wallet.balance, wallet.held) == (owner.has[ledger.WALLET], 0)
+            assert (tokens.balance, tokens.held, tokens.bonus) == (
+                owner.has[ledger.TOKENS],
+                owner.held,
+                owner.bonus,
+            )
+            assert (wallet.balance, wallet.held, wallet.bonus) == (owner.has[ledger.WALLET], 0, 0)
+            _assert_bonus_burns_first(tokens, rows)
             _assert_tokens_add_up(tokens, rows)
             _assert_rupiah_add_up(wallet, rows)
         for moved, balance in self.after.items():
@@ -386,6 +402,23 @@ def _assert_tokens_add_up(account: Account, rows: Rows) -> None:
     assert came["purchase"] + came["bonus"] + adjustments == went["reply"] + account.balance
     assert account.held == sum(open_holds)
     assert 0 <= account.held <= account.balance
+
+
+def _assert_bonus_burns_first(account: Account, rows: Rows) -> None:
+    """Walked through again in the order of their places, which have no gap."""
+    own = sorted(
+        (row for row in rows.values() if account.pk in (row["debit_id"], row["credit_id"])),
+        key=lambda row: row["place"],
+    )
+    assert [row["place"] for row in own] == [*range(1, account.moves + 1)]
+    bonus = 0
+    for row in own:
+        if row["phase"] in ("single", "post"):
+            is_gift = row["kind"] == "bonus" and row["credit_id"] == account.pk
+            is_loss = row["debit_id"] == account.pk
+            bonus = max(bonus + row["amount"] * (is_gift - is_loss), 0)
+        assert row["bonus_after"] == bonus
+    assert account.bonus == bonus <= account.balance
 
 
 def _assert_rupiah_add_up(account: Account, rows: Rows) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -30,12 +31,44 @@ def answer(chunks: list[bytes], announced: int | None = None) -> tuple[int, byte
     return start["status"], body["body"]
 
 
-def events_of(chunks: list[bytes], announced: int | None = None, request_id: bytes = b"") -> list[Any]:
+UPLOADS = ((r"/images", 300),)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "status"),
+    [
+        ("/images", b"multipart/form-data; boundary=x", 200),
+        ("/images", b"application/json", 413),
+        ("/images/more", b"multipart/form-data; boundary=x", 413),
+        ("/other", b"multipart/form-data; boundary=x", 413),
+    ],
+)
+@pytest.mark.parametrize("announced", [None, 200])
+def test_forms_with_files_may_weigh_more_where_files_are_taken(
+    path: str, kind: bytes, status: int, announced: int | None
+) -> None:
+    headers = [(b"content-type", kind)]
+    found = events_of([b"x" * 200], announced, path=path, more=headers, uploads=UPLOADS)
+    assert found[0]["status"] == status
+    assert events_of([b"x" * 301], None, path=path, more=headers, uploads=UPLOADS)[0]["status"] == 413
+
+
+def events_of(
+    chunks: list[bytes],
+    announced: int | None = None,
+    request_id: bytes = b"",
+    *,
+    path: str = "/",
+    more: Sequence[tuple[bytes, bytes]] = (),
+    uploads: Sequence[tuple[str, int]] = (),
+) -> list[Any]:
     events = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
     events.append({"type": "http.request", "body": b"", "more_body": False})
     sent: list[Any] = []
     headers = [] if announced is None else [(b"content-length", str(announced).encode())]
     headers += [(b"x-request-id", request_id)] if request_id else []
+    headers += more
+    scope = {"type": "http", "headers": headers, "path": path}
 
     async def run() -> None:
         waiting = iter(events)
@@ -46,7 +79,7 @@ def events_of(chunks: list[bytes], announced: int | None = None, request_id: byt
         async def send(event: Any) -> None:
             sent.append(event)
 
-        await limited(echo, max_bytes=LIMIT)({"type": "http", "headers": headers}, receive, send)
+        await limited(echo, max_bytes=LIMIT, uploads=uploads)(scope, receive, send)
 
     asyncio.run(run())
     assert [event["type"] for event in sent] == ["http.response.start", "http.response.body"]

@@ -1,22 +1,18 @@
 """What somebody sees who watches a reply: everything once, from wherever he comes in, and always an end."""
 
 import asyncio
-import html
 import itertools
 import json
-import random
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from datetime import timedelta
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from django.conf import settings
-from django.http import HttpRequest
-from django.test import Client, RequestFactory
+from django.test import Client
 from django.utils import timezone, translation
 
 from aleph.accounts.models import User
@@ -24,40 +20,15 @@ from aleph.threads import in_thread
 from chat import api, live, replies, sessions, stream, turns
 from chat.live import Moment
 from chat.models import Message
-from chat.render import render
 from tests import people
 from tests.product import session_cookie
+from tests.screen import Screen, article_of, letters_of
 from tests.stories_of_chat import ask, fresh, told, until, worker
+from tests.watching import MARKDOWN, forget_everything, page_of, request_of, seen_by_a_page, told_story
 
 pytestmark = pytest.mark.usefixtures("committed", "simulator")
 
 SLOW = "sim-slow-60x25ms"
-OPEN_END = 40
-"""Letters at the end of an open block that may be drawn differently once it is finished."""
-MARKDOWN = """# Perjalanan ke Yogyakarta 🌋
-
-Satu *hari* di **Prambanan**, lalu `Malioboro`.
-
-| Hari | Tempat |
-| ---- | ------ |
-| 1 | Prambanan |
-| 2 | Borobudur |
-
-```python
-def fibonacci(n: int) -> int:
-    return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
-```
-
-- satu
-- dua, dan <script>alert(1)</script>
-- tiga
-
-Rumusnya $a^2 + b^2 = c^2$, selesai.
-"""
-
-
-def told_story(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(story(), 30))
 
 
 async def moments_of(reply: Message, *, enough: Callable[[Moment], bool] = lambda _: False) -> list[Moment]:
@@ -80,85 +51,6 @@ def words(moment: Moment) -> int:
 def english() -> Iterator[None]:
     with translation.override("en"):
         yield
-
-
-def request_of(reply: Message) -> HttpRequest:
-    request = RequestFactory().get(f"/chat/replies/{reply.pk}/stream")
-    request.user = reply.user
-    return request
-
-
-class Screen:
-    """The part of the page that a stream draws, as the browser puts it together."""
-
-    def __init__(self) -> None:
-        self.blocks = self.tail = self.count = self.article = ""
-        self.drawn: list[str] = []
-        self.is_done = False
-
-    def take(self, sent: str) -> None:
-        for name, data in re.findall(r"^event: (\w+)\n((?:data: .*\n)+)", sent, re.MULTILINE):
-            self.show(name, "\n".join(line.removeprefix("data: ") for line in data.rstrip("\n").split("\n")))
-
-    def show(self, name: str, data: str) -> None:
-        if name == "snapshot":
-            found = re.fullmatch(
-                r'\s*<div class="prose" id="\w+-blocks">(.*)</div><div class="prose prose--open" id="\w+-open">'
-                r"(.*)</div>\s*",
-                data,
-                re.DOTALL,
-            )
-            assert found, data
-            self.blocks, self.tail = found.groups()
-        elif name == "block":
-            self.blocks += data
-        elif name == "tail":
-            self.tail = data
-        elif name == "count":
-            self.count = data
-        elif name == "done":
-            self.article, self.is_done = article_of(data), True
-        else:
-            raise AssertionError(f"an unknown event {name}")
-        self.drawn.append(name)
-
-    @property
-    def letters(self) -> str:
-        """What can be read on it, without any space."""
-        return letters_of(self.blocks + self.tail)
-
-
-def letters_of(markup: str) -> str:
-    return re.sub(r"\s", "", html.unescape(re.sub(r"<[^>]*>", "", markup)))
-
-
-def article_of(page: str) -> str:
-    found = re.search(r'<article class="message message--reply".*?</article>', page, re.DOTALL)
-    return re.sub(r"\s+", " ", found[0]) if found else ""
-
-
-async def seen_by_a_page(
-    reply: Message, screen: Screen, *, enough: Callable[[Screen], bool] = lambda _: False
-) -> None:
-    events = cast(AsyncGenerator[str, None], live.page_events(reply, request=request_of(reply)))
-    async with aclosing(events):
-        async for sent in events:
-            screen.take(sent)
-            if enough(screen):
-                break
-
-
-def page_of(reply: Message) -> str:
-    client = Client()
-    client.cookies["sessionid"] = session_cookie(reply.user)
-    client.cookies["django_language"] = "en"
-    return client.get(f"/chat/{reply.session_id}").content.decode()
-
-
-def forget_everything() -> None:
-    """Redis as after FLUSHALL, as far as this test session is concerned."""
-    for key in stream.client().scan_iter(f"{settings.REDIS_PREFIX}*", count=1000):
-        stream.client().delete(key)
 
 
 @pytest.fixture
@@ -368,44 +260,6 @@ def test_the_page_is_drawn_in_finished_blocks_and_one_open_one() -> None:
     assert screen.drawn.count("tail") > 5
     assert screen.drawn[-1] == "done"
     assert letters_of(article_of(page_of(turn.reply))) == letters_of(screen.article)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_streamed_reloaded_and_stored_are_the_same_whatever_happens_in_between(seed: int) -> None:
-    """Somebody comes and goes as he likes, and Redis forgets everything in the middle."""
-    chance = random.Random(seed)
-    turn = ask(people.alice(), MARKDOWN * 3, script="sim-echo-pace-12")
-    stored = turn.message.content
-    whole = letters_of(render(stored))
-    screen = Screen()
-    flushed = seed == 2
-
-    async def story() -> None:
-        nonlocal flushed
-        while not screen.is_done:
-            patience = chance.randint(1, 40)
-            seen_before = len(screen.letters)
-            connection = Screen()
-
-            def enough(_screen: Screen, connection: Screen = connection, patience: int = patience) -> bool:
-                return len(connection.drawn) >= patience and not connection.is_done
-
-            row = await in_thread(lambda: fresh(turn.reply))
-            await seen_by_a_page(row, connection, enough=enough)
-            if connection.drawn[0] == "snapshot":
-                assert whole.startswith(connection.letters[:-OPEN_END])
-                assert flushed or len(connection.letters) >= seen_before - OPEN_END
-            screen.__dict__.update(connection.__dict__)
-            if not flushed and len(screen.letters) > 200:
-                flushed = True
-                forget_everything()
-            await asyncio.sleep(chance.random() * 0.3)
-
-    with worker(turn):
-        told_story(story)
-    reply = fresh(turn.reply)
-    assert (reply.state, reply.content) == ("complete", stored)
-    assert screen.article == article_of(page_of(reply))
 
 
 def test_the_live_count_grows_and_stays_within_the_hold() -> None:

@@ -15,7 +15,7 @@ from tests import people
 from tests.depth import DEPTH
 from tests.product import Product, session_cookie
 from tests.stories_of_chat import fresh, until
-from tests.test_processes import send
+from tests.visits import send
 
 CONNECTIONS = 400 * DEPTH
 AT_ONCE = 16

@@ -27,15 +27,15 @@ from aleph.metrics import REGISTRY
 from aleph.run import BASE_DIR
 from billing import rounds
 from billing.models import AuditRound
-from chat import stream, turns
-from chat.models import Message
+from chat import breakers, stream, turns
+from chat.models import ChatModel, Message, Route
 from chat.tasks import sweep
 from tests import people
 from tests.product import Product, simulated_model
 from tests.stories_of_chat import answered, ask, orphaned, special_model, told, until
 from tests.stories_of_usage import call_of, price_of
 from usage import meter
-from usage.models import TokenUsage
+from usage.models import Calibration, TokenUsage
 
 FAR_AWAY = {"REMOTE_ADDR": "203.0.113.9"}
 TOKEN = "a-token-for-the-scraper"
@@ -173,14 +173,20 @@ class TestReplies:
 
         assert state()("aleph_holds_without_lease") == before("aleph_holds_without_lease") + 1
 
-    def test_are_found_by_an_index(self) -> None:
-        if connection.vendor == "postgresql":
-            pytest.skip("small tables are scanned there")
-        with connection.cursor() as cursor:
-            cursor.execute(f"EXPLAIN QUERY PLAN {scrape.REPLIES}", ["2026-11-22"])
-            plan = str(cursor.fetchall())
-        assert "message_open" in plan
-        assert "SCAN chat_message" not in plan
+
+class TestRoutes:
+    def test_are_told_with_the_state_of_their_breakers(self, db: None, settings: Any) -> None:
+        settings.ROUTE_FAILURES = 1
+        model = ChatModel.objects.get(slug="gpt-4o")
+        upstream = ids.new("gpt").lower()
+        Route.objects.create(model=model, provider="openai", upstream_model=upstream)
+        where = {"provider": "openai", "model": upstream}
+
+        assert state()("aleph_route_breaker", **where) == 0
+        breakers.failed(f"openai/{upstream}")
+        assert state()("aleph_route_breaker", **where) == 2
+        stream.client().hset(f"{settings.REDIS_PREFIX}breaker:openai/{upstream}", "open_until", 1)
+        assert state()("aleph_route_breaker", **where) == 1
 
 
 class TestCalls:
@@ -208,6 +214,74 @@ class TestCalls:
         assert found("aleph_absorbed_usd", provider="nimbus", status="interrupted") == pytest.approx(1)
         assert found("aleph_absorbed_tokens", provider="nimbus") == 75
 
+    def test_are_told_by_model_and_operation(self, db: None) -> None:
+        price_of("nimbus", "cumulus", "1 - - 2")
+        usual: dict[str, Any] = {"provider": "nimbus", "model": "cumulus", "requested_model": "cumulus"}
+        counts = meter.Counts(fresh_input=100, cache_read=900, visible_output=150, reasoning=50)
+        for latency_ms in (1000, 3000):
+            call_of(None, **usual, counts=counts, latency_ms=latency_ms)
+        call_of(None, **usual, operation="title", status=meter.Status.FAILED)
+        found = state()
+
+        chat = {"provider": "nimbus", "model": "cumulus", "operation": "chat_message"}
+        assert found("aleph_recent_model_calls", **chat, status="complete") == 2
+        assert found("aleph_recent_model_calls", **(chat | {"operation": "title"}), status="failed") == 1
+        tokens = {
+            name: found("aleph_recent_llm_tokens", **chat, **{"class": name}) for name in scrape.CLASSES
+        }
+        assert tokens == {
+            "fresh_input": 200,
+            "cache_read": 1800,
+            "cache_write": 0,
+            "cache_write_1h": 0,
+            "visible_output": 300,
+            "reasoning": 100,
+        }
+        assert found("aleph_recent_cost_usd", **chat) == pytest.approx(0.0028)
+        assert found("aleph_recent_call_seconds", **chat) == 2
+
+    def test_of_many_models_keep_few_labels(self, db: None) -> None:
+        for number in range(scrape.MOST_MODELS + 7):
+            call_of(None, provider="nimbus", model=f"m{number}", requested_model=f"m{number}")
+        found = state()
+
+        series = {labels for name, labels in found.samples if name == "aleph_recent_model_calls"}
+        assert len(series) <= scrape.MOST_MODELS + 7
+        other = {"provider": "nimbus", "model": "other", "operation": "other"}
+        assert found("aleph_recent_model_calls", **other, status="complete") >= 7
+
+    def test_that_contradict_themselves_or_have_no_price_are_counted(self, db: None) -> None:
+        call_of(None, provider="nimbus", counts=meter.Counts(fresh_input=1, visible_output=1, flagged=True))
+        price_of("nimbus", "cumulus", "1 - - 2")
+        call_of(None, provider="nimbus", model="cumulus")
+        found = state()
+
+        assert found("aleph_flagged_calls", provider="nimbus") == 1
+        assert found("aleph_unpriced_calls", provider="nimbus") == 1
+
+    def test_say_how_far_estimates_are_off(self, db: None) -> None:
+        Calibration.objects.create(
+            model="cumulus",
+            kind="code",
+            factor=1000,
+            reserve=1300,
+            observations=10**9,
+            exceeded=10**6,
+            errors=[*range(1, 101)],
+        )
+        found = state()
+
+        kind = {"model": "cumulus", "kind": "code"}
+        assert found("aleph_estimate_error_ratio", **kind, quantile="0.5") == 0.05
+        assert found("aleph_estimate_error_ratio", **kind, quantile="0.95") == 0.095
+        assert found("aleph_estimate_exceeded_ratio", **kind) == 0.001
+
+    def test_that_followed_a_failed_one_are_counted(self, db: None) -> None:
+        first = call_of(people.alice(), provider="nimbus", status=meter.Status.FAILED)
+        call_of(people.alice(), provider="nimbus", operation_id=first.operation_id, attempt=2)
+
+        assert state()("aleph_recent_second_calls", provider="nimbus") == 1
+
     def test_are_forgotten_after_an_hour(self, db: None) -> None:
         old = call_of(people.alice(), provider="nimbus")
         TokenUsage.objects.filter(pk=old.pk).update(
@@ -229,7 +303,7 @@ class TestCalls:
 
     def test_above_what_was_held_are_the_houses_loss(self, committed: None, simulator: object) -> None:
         person = people.carol()
-        people.give_tokens(person, 150)
+        people.give_tokens(person, 170)
         slug = ids.new("dear").lower()
         special_model(
             slug, script="sim-words-5-cached", input_rate=1000, output_rate=1000, max_output_tokens=64
@@ -317,7 +391,7 @@ class TestScraping:
             list(fresh.collect())
         with CaptureQueriesContext(connection) as second:
             list(fresh.collect())
-        assert len(first) == 4
+        assert len(first) == 9
         assert len(second) == 0
 
     def test_of_many_at_once_reads_once(self, committed: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,10 @@ from playwright.sync_api import Page
 from aleph import ids
 from aleph.accounts.models import ApiKey, User
 from billing import purchases
-from tests import people
+from tests import images, people
 from tests.browser import Browser
 from tests.stories_of_chat import told
+from tests.stories_of_images import draft_of, seeing_model, show
 from tests.stories_of_usage import call_of
 
 NARROWEST = 320
@@ -55,11 +56,15 @@ def test_no_page_scrolls_sideways_on_the_narrowest_phone(
 ) -> None:
     bought = purchases.buy(user=rich, package_slug="enterprise", key=ids.new("key"))
     reply, failed = told(rich, WIDE_THINGS, script="sim-echo"), told(rich, script="sim-error-503")
+    image = draft_of(rich, images.photograph(size=(1600, 900)), "A picture with a long name " * 3)
+    shown = show(rich, image, draft_of(rich), draft_of(rich), model=seeing_model())
     page = browser.page(user=rich, viewport={"width": NARROWEST, "height": 640})
     for address in (
         "/",
         f"/chat/{reply.session_id}",
         f"/chat/{failed.session_id}",
+        f"/chat/{shown.session.pk}",
+        f"/chat/attachments/{image.pk}/page",
         f"/chat/{reply.session_id}/deletions",
         f"/chat/replies/{reply.pk}/receipt",
         "/chat/search?q=much",

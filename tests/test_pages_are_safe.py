@@ -22,13 +22,26 @@ from django.utils import timezone
 
 from aleph import ids
 from aleph.accounts.models import ApiKey, Company, Membership, User
-from billing import ledger, purchases
-from billing.models import Account, AuditRound, Purchase, Transfer
-from chat.models import ChatModel, Message, Session
+from billing import corrections, ledger, purchases, topups
+from billing.models import (
+    Account,
+    AuditRound,
+    FirstPurchaseBonus,
+    GatewayEvent,
+    PromoCode,
+    Purchase,
+    Refill,
+    SandboxPayment,
+    TopUp,
+    Transfer,
+)
+from chat.models import Attachment, ChatModel, Message, Session
 from tests import people
 from tests.forms import Answer
+from tests.stories_of_images import draft_of
 from tests.stories_of_usage import call_of
-from usage.models import TokenUsage
+from usage import events
+from usage.models import Calibration, PriceProposal, TokenUsage
 
 SECRET = "Seven copper kettles"
 
@@ -52,13 +65,16 @@ OPEN = {
 }
 """What guests may open."""
 
+SIGNED = {"billing:webhook", "billing:sandbox_status"}
+"""What programs reach without a session, by a signature or a key, which nobody here has."""
+
 INCOMPLETE = {"admin:view_on_site", "admin:autocomplete"}
 """Places that make sense only with more in their address than a walk can know."""
 
 NOTHING_HERE = {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
 WHO = ("guest", "alice", "carol", "dewi")
 
-PRIVATE = {"session_id", "reply_id", "message_id", "purchase_id", "key_id"}
+PRIVATE = {"session_id", "reply_id", "message_id", "attachment_id", "purchase_id", "key_id", "topup_id"}
 """Parameters that name something of one person."""
 
 
@@ -119,22 +135,58 @@ class World:
             model=ChatModel.objects.filter(is_free=True).first(),
             finished_at=timezone.now(),
         )
+        self.image = draft_of(alice, name=SECRET)
         ApiKey.issue(user=alice, name=SECRET)
         self.key = ApiKey.objects.get(user=alice)
-        self.purchase = purchases.buy(user=alice, package_slug="starter", key=ids.new("key"))
+        promo = PromoCode.objects.create(code=ids.new("SAFE").upper(), kind="tokens", amount=1)
+        FirstPurchaseBonus.objects.create(name="Welcome", bonus_tokens=1, is_active=False)
+        self.purchase = purchases.buy(
+            user=alice, package_slug="starter", promo_code=promo.code, key=ids.new("key")
+        )
+        Refill.objects.create(
+            user=alice,
+            package=self.purchase.package,
+            terms=self.purchase.package.terms,
+            below_tokens=1,
+            monthly_limit_idr=50_000,
+        )
+        self.topup = topups.start(user=alice, amount_idr=50_000, gateway="sandbox", key=ids.new("key"))
+        GatewayEvent.objects.create(
+            id=ids.new("gev"), gateway="sandbox", key=ids.new("key"), topup=self.topup, body=SECRET
+        )
         company = Company.objects.create(name="PT Sagara Digital")
         Membership.objects.create(company=company, user=alice)
         Group.objects.get_or_create(name="Support")
         call_of(alice)
+        events.record(user=alice, events=[events.Event("own-1", {}, reason="It says nothing.")])
         AuditRound.objects.create(ended_at=timezone.now())
+        Calibration.objects.get_or_create(
+            model="safe", kind="prose", defaults={"factor": 1000, "reserve": 1300}
+        )
+        self.proposal, _ = PriceProposal.objects.get_or_create(
+            provider="acme",
+            model="safe",
+            state="open",
+            defaults={"input_usd_per_million": 1, "output_usd_per_million": 2},
+        )
+        corrections.adjust(
+            author=self.dewi, user=alice, account="wallet", amount=200_000, reason=SECRET, key=ids.new("key")
+        )
         self.visits: dict[tuple[Place, str], Answer] = {}
         self.samples = {
             "session_id": self.session.pk,
             "reply_id": self.reply.pk,
             "message_id": self.reply.pk,
+            "attachment_id": self.image.pk,
             "purchase_id": self.purchase.pk,
             "key_id": self.key.pk,
+            "topup_id": self.topup.pk,
+            "reference": self.topup.pk,
+            "proposal_id": self.proposal.pk,
+            "gateway": "sandbox",
             "slug": "starter",
+            "timeframe": "week",
+            "month": f"{timezone.localdate():%Y-%m}",
             "key": "expired-key",
             "uidb36": "1",
             "app_label": "accounts",
@@ -179,7 +231,11 @@ class World:
     def sent(self, place: Place) -> dict[str, Any]:
         """What would do harm to something of another's, were it let through; arguments of `client.post`."""
         harm = {"content": "Hello", "text": "Hello", "title": "Stolen", "turn": ids.new("trn")}
-        as_json = {"content_type": "application/json"} if place.name.startswith("chat_api:") else {}
+        as_json = (
+            {"content_type": "application/json"}
+            if place.name.startswith(("chat_api:", "wallet_api:"))
+            else {}
+        )
         return {"data": harm if place.is_private else {}, **as_json}
 
     def belongings(self) -> dict[str, list[Any]]:
@@ -187,9 +243,12 @@ class World:
         mine = {
             "session": Session.objects.filter(user=self.alice),
             "message": Message.objects.filter(user=self.alice),
+            "attachment": Attachment.objects.filter(user=self.alice),
             "key": ApiKey.objects.filter(user=self.alice),
             "account": Account.objects.filter(user=self.alice),
             "purchase": Purchase.objects.filter(user=self.alice),
+            "topup": TopUp.objects.filter(user=self.alice),
+            "sandbox": SandboxPayment.objects.filter(pk=self.topup.pk),
             "membership": Membership.objects.filter(user=self.alice),
             "person": User.objects.filter(pk=self.alice.pk).defer("last_login"),
         }
@@ -237,6 +296,8 @@ class TestEveryPlace:
         answer = world.visit(place, "alice")
 
         fine = {HTTPStatus.OK, HTTPStatus.FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
+        if place.name in SIGNED:
+            fine = {HTTPStatus.UNAUTHORIZED, HTTPStatus.METHOD_NOT_ALLOWED}
         assert answer.status_code in ({HTTPStatus.FOUND, HTTPStatus.FORBIDDEN} if place.is_admin else fine)
 
     @every_place
@@ -258,7 +319,8 @@ class TestEveryPlace:
         elif place.is_admin and place.name not in INCOMPLETE:
             # Some rows are written by nobody.
             refused = {HTTPStatus.FORBIDDEN} if place.name.endswith(("_add", "_delete")) else set()
-            assert answer.status_code in {HTTPStatus.OK, HTTPStatus.FOUND} | refused
+            answers = {HTTPStatus.OK, HTTPStatus.FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
+            assert answer.status_code in answers | refused
         assert answer.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
 
     @every_place
@@ -282,7 +344,8 @@ class TestEveryPlace:
 
         answer = client.post(world.url(place), **world.sent(place))
 
-        assert answer.status_code in {HTTPStatus.FORBIDDEN, HTTPStatus.METHOD_NOT_ALLOWED}
+        refused = {HTTPStatus.FORBIDDEN} | ({HTTPStatus.UNAUTHORIZED} if place.name in SIGNED else set())
+        assert answer.status_code in refused | {HTTPStatus.METHOD_NOT_ALLOWED}
         assert world.belongings() == before
 
     @every_place
@@ -292,7 +355,9 @@ class TestEveryPlace:
             return  # her own work is told in test_admin
         before = world.belongings()
 
-        for method in ("post", "delete") if place.name.startswith("chat_api:") else ("post",):
+        for method in (
+            ("post", "delete") if place.name.startswith(("chat_api:", "wallet_api:")) else ("post",)
+        ):
             answer = getattr(world.client(who), method)(world.url(place), **world.sent(place))
             assert answer.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
             if place.is_private:
@@ -303,6 +368,12 @@ class TestEveryPlace:
 
 def assert_safe(answer: Answer) -> None:
     policy = answer.headers["Content-Security-Policy"]
+    if answer.headers.get("Content-Type", "").startswith("image/"):
+        assert policy == "default-src 'none'; sandbox"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        assert answer.headers["Cache-Control"] == "private, no-cache"
+        return
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     assert rules["default-src"] == "'none'"
     assert rules["script-src"] == rules["style-src"] == rules["form-action"] == "'self'"
@@ -330,7 +401,18 @@ def test_looking_changes_nothing(world: World) -> None:
 
 
 def counted() -> list[int]:
-    models: list[type[Model]] = [Transfer, Session, Message, Purchase, ApiKey, TokenUsage, User, Company]
+    models: list[type[Model]] = [
+        Transfer,
+        TopUp,
+        GatewayEvent,
+        Session,
+        Message,
+        Purchase,
+        ApiKey,
+        TokenUsage,
+        User,
+        Company,
+    ]
     return [model._default_manager.count() for model in models]
 
 

@@ -4,17 +4,16 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import requests
 from django.conf import settings
 
 from chat import stream
 from chat.models import Message
 from tests import people
-from tests.product import Product, Visitor, simulated_model
+from tests.product import Product
+from tests.screen import letters_of
 from tests.stories_of_chat import (
     assert_books_are_right,
     available,
@@ -24,43 +23,7 @@ from tests.stories_of_chat import (
     held,
     until,
 )
-from tests.test_live import Screen, letters_of
-
-
-def send(visitor: Visitor, text: str, script: str, *, rate: int = 100, turn: str) -> Message:
-    """Post the composer's form of a new chat; the reply that its page waits for."""
-    answer = visitor.post(
-        "/chat/turns",
-        data={"text": text, "model": simulated_model(script, rate=rate), "turn": turn},
-        allow_redirects=False,
-    )
-    assert answer.status_code == 303, answer.text
-    return Message.objects.get(turn=turn, user_id=_owner(visitor))
-
-
-def _owner(visitor: Visitor) -> int:
-    found: int = visitor.get("/api/v1/chat/sessions?limit=1").json()["data"]["sessions"][0]["userId"]
-    return found
-
-
-def watched(visitor: Visitor, reply: Message) -> requests.Response:
-    return visitor.get(f"/chat/replies/{reply.pk}/stream", stream=True)
-
-
-def lines_of(answer: requests.Response) -> Iterator[str]:
-    lines: Iterator[str] = answer.iter_lines(chunk_size=1, decode_unicode=True)
-    return lines
-
-
-def drawn(lines: Iterator[str]) -> Screen:
-    """The screen after all events of a stream."""
-    screen, event = Screen(), ""
-    for line in lines:
-        event += line + "\n"
-        if not line:
-            screen.take(event)
-            event = ""
-    return screen
+from tests.visits import drawn, lines_of, send, watched
 
 
 def test_without_javascript_a_message_is_sent_answered_and_paid_for(product: Product) -> None:

@@ -263,8 +263,9 @@ def test_a_proxy_in_the_environment_is_not_used(
 
 
 def test_without_keys_only_the_demo_is_connected() -> None:
-    assert list(providers.configure({})) == ["demo"]
-    assert list(providers.configure({"OPENAI_API_KEY": " ", "OLLAMA_BASE_URL": ""})) == ["demo"]
+    # Nobody has to name an Ollama on the same machine: it is looked for (chat.local_models).
+    assert list(providers.configure({})) == ["ollama", "demo"]
+    assert list(providers.configure({"OPENAI_API_KEY": " ", "OLLAMA_BASE_URL": "off"})) == ["demo"]
 
 
 def test_each_provider_names_what_would_connect_it() -> None:
@@ -274,21 +275,29 @@ def test_each_provider_names_what_would_connect_it() -> None:
         "gemini": ("GEMINI_API_KEY",),
         "deepseek": ("DEEPSEEK_API_KEY",),
         "huggingface": ("HUGGINGFACE_API_KEY",),
+        "openrouter": ("OPENROUTER_API_KEY",),
+        "together": ("TOGETHER_API_KEY",),
+        "cerebras": ("CEREBRAS_API_KEY",),
+        "n8n": ("N8N_WEBHOOK_URL",),
+        "tgi": ("HF_TGI_BASE_URL",),
+        "compatible": ("COMPATIBLE_BASE_URL",),
         "ollama": ("OLLAMA_BASE_URL",),
         "demo": (),
     }
 
 
 def test_each_provider_is_asked_in_its_own_dialect(simulator: Simulator) -> None:
-    env = {f"{name}_BASE_URL": simulator.base_url for name in ("OPENAI", "DEEPSEEK", "HUGGINGFACE")}
-    env |= {"OPENAI_API_KEY": "k1", "DEEPSEEK_API_KEY": "k2", "HUGGINGFACE_API_KEY": "k3"}
-    env |= {"OLLAMA_BASE_URL": simulator.base_url.removesuffix("/v1")}
-    connected = providers.configure(env)
+    names = ("openai", "deepseek", "huggingface", "openrouter", "together", "cerebras", "compatible")
+    env = {f"{name.upper()}_BASE_URL": simulator.base_url for name in names}
+    env |= {
+        f"{name.upper()}_API_KEY": f"k-{name}" for name in names if name not in ("huggingface", "compatible")
+    }
+    connected = providers.configure(env | {"HF_TOKEN": "k-huggingface"})
     asked = prompt(
         "sim-echo", "hi", temperature=Decimal("0.7"), top_p=Decimal("0.9"), user_ref="u1", max_output_tokens=9
     )
     sent = {}
-    for name in ("openai", "deepseek", "huggingface", "ollama"):
+    for name in names:
         assert ask(connected[name], asked).counts is not None
         request = simulator.requests[-1]
         assert request.path == "/v1/chat/completions"
@@ -305,16 +314,27 @@ def test_each_provider_is_asked_in_its_own_dialect(simulator: Simulator) -> None
         "stream_options": {"include_usage": True, "include_obfuscation": False},
         "max_completion_tokens": 9,
         "safety_identifier": "u1",
-        "key": "Bearer k1",
+        "key": "Bearer k-openai",
     }
     assert sent["deepseek"] == common | {
         "max_tokens": 9,
         "thinking": {"type": "disabled"},
         "user_id": "u1",
-        "key": "Bearer k2",
+        "key": "Bearer k-deepseek",
     }
-    assert sent["huggingface"] == common | {"max_tokens": 9, "key": "Bearer k3"}
-    assert sent["ollama"] == common | {"max_tokens": 9, "key": None}
+    assert sent["huggingface"] == common | {"max_tokens": 9, "key": "Bearer k-huggingface"}
+    assert sent["openrouter"] == common | {"max_tokens": 9, "user": "u1", "key": "Bearer k-openrouter"}
+    assert sent["together"] == common | {
+        "max_tokens": 9,
+        "context_length_exceeded_behavior": "error",
+        "key": "Bearer k-together",
+    }
+    assert sent["cerebras"] == common | {
+        "max_completion_tokens": 9,
+        "user": "u1",
+        "key": "Bearer k-cerebras",
+    }
+    assert sent["compatible"] == common | {"max_tokens": 9, "key": None}
 
 
 def test_what_a_model_does_not_take_is_not_sent(simulator: Simulator) -> None:

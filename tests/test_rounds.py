@@ -43,6 +43,8 @@ def is_frozen(person: User) -> bool:
 WRONGS: dict[str, Callable[[User], object]] = {
     "a balance that is too high": lambda alice: drift(alice, balance=F("balance") + 5),
     "a balance that is too low": lambda alice: drift(alice, balance=F("balance") - 1),
+    "more bonus than was left": lambda alice: drift(alice, bonus=F("bonus") + 1),
+    "less bonus than was left": lambda alice: drift(alice, bonus=F("bonus") - 1),
     "too little held": lambda alice: drift(alice, held=F("held") - 1),
     "a hold that is not there": lambda alice: drift(alice, held=F("held") + 7),
     "a transfer past the account": lambda alice: smuggle(alice),
@@ -151,7 +153,7 @@ class TestStaff:
         assert letter.to == [staff]
         assert "2" in letter.subject
         for person in (alice, dian):
-            line = f"{person.email}/tokens: the account says balance 20780, held 300; its transfers 20775, its open holds 300"
+            line = f"{person.email}/tokens: the account says balance 20780, held 300, bonus 275; its transfers 20775, its open holds 300, what is left of its bonuses 275"
             assert line in letter.body
 
     def test_find_the_account_frozen_though_no_mail_can_be_sent(self, db: None, settings: Any) -> None:

@@ -1,4 +1,5 @@
-"""Turns against a model: workers that die, come late or hand over, readers who stop, retry and delete, sweeps in between.
+"""Turns against a model: workers that die, come late or hand over, readers who stop, retry, edit, continue and delete, sweeps in
+between.
 
 The functions are the product's own; only the provider is left out, whose part is an `Outcome`. After every step the
 tables must say that a bill follows its outcome (I5), that no more is held than there was (I6), that every call has one
@@ -33,7 +34,7 @@ from aleph.problems import IdempotencyMismatch, NotFound
 from billing import audit, ledger
 from billing.models import Account, Transfer
 from chat import keeper, prompts, replies, sessions, stream, turns
-from chat.models import Message, Session
+from chat.models import Message, Route, Session
 from chat.providers.base import Counts
 from tests import people
 from tests.depth import search
@@ -69,6 +70,9 @@ class Try:
     turn: str
     text: str
     message_id: str
+    question_id: str
+    goes_on: bool
+    """Whether it is the rest of a reply, whose id is `message_id` then."""
     rate: int
     held: int
     state: str = State.QUEUED
@@ -85,6 +89,10 @@ class Try:
     @property
     def is_open(self) -> bool:
         return self.state in Message.OPEN
+
+    @property
+    def is_cut_off(self) -> bool:
+        return bool(self.saved) and not self.is_open and self.state != State.COMPLETE
 
     @property
     def known(self) -> str:
@@ -143,13 +151,13 @@ COUNTS = st.one_of(
 
 WISHES = st.one_of(
     st.just(("stop",)),
-    st.tuples(st.just("retry"), RATES, BEGUN),
+    st.tuples(st.sampled_from(["retry", "edit", "go_on"]), RATES, BEGUN),
     st.sampled_from([("send_it_again",), ("delete_its_chat",)]),
 )
 DEEDS = st.one_of(
     st.tuples(st.just("write"), WORDS, st.booleans(), st.booleans()),
     st.tuples(st.just("end"), COUNTS, ENDINGS),
-    st.sampled_from([("renew",), ("hand_back",)]),
+    st.sampled_from([("renew",), ("hand_back",), ("ask_again",)]),
 )
 MISHAPS = st.one_of(
     st.sampled_from([("die",), ("be_taken_over",)]),
@@ -243,6 +251,12 @@ class Turns(RuleBasedStateMachine):
 
     def send_it_again(self, one: Try) -> None:
         """A second click, or a request whose answer was lost; whatever has become of the reply."""
+        if one.goes_on:
+            rest = turns.go_on(user=self.alice, reply_id=one.message_id, turn=one.turn)
+            assert (rest.reply.pk, rest.message.pk) == (one.id, one.message_id)
+            with pytest.raises(IdempotencyMismatch):
+                turns.retry(user=self.alice, reply_id=one.message_id, turn=one.turn)
+            return
         same = partial(turns.start, user=self.alice, session=one.chat.session, turn=one.turn)
         again = same(text=one.text, model_slug=None)
         assert (again.reply.pk, again.message.pk) == (one.id, one.message_id)
@@ -264,12 +278,71 @@ class Turns(RuleBasedStateMachine):
             assert admitted.reply.held_tokens <= available
             again = turns.retry(user=self.alice, reply_id=one.id, turn=turn, model_slug=slug)
             assert again.reply.pk == admitted.reply.pk
-            self._admit(one.chat, admitted, one.text, rate, begun)
+            self._admit(one.chat, admitted, one.text, rate, begun, question_id=one.question_id)
 
-    def _admit(self, chat: Chat, admitted: turns.Turn, text: str, rate: int, begun: str) -> None:
+    def edit(self, one: Try, rate: int, begun: str) -> None:
+        """What led to a reply is said otherwise; the first message of a chat, too."""
+        slug, turn, available = simulated_model("sim-words-5", rate=rate), ids.new("trn"), self.available
+        text = f"{one.text}, rather"
+
+        def say() -> turns.Turn:
+            return turns.edit(
+                user=self.alice, message_id=one.question_id, text=text, turn=turn, model_slug=slug
+            )
+
+        try:
+            admitted = say()
+        except turns.StillWriting:
+            assert one.chat.open_try is not None
+        except ledger.Insufficient:
+            assert rate
+            assert available < ENOUGH
+        else:
+            assert one.chat.open_try is None
+            assert admitted.message.pk not in {other.question_id for other in self.tries}
+            assert admitted.reply.held_tokens <= available
+            assert say().reply.pk == admitted.reply.pk
+            self._admit(one.chat, admitted, text, rate, begun)
+
+    def go_on(self, one: Try, rate: int, begun: str) -> None:
+        slug, turn, available = simulated_model("sim-words-5", rate=rate), ids.new("trn"), self.available
+
+        def ask() -> turns.Turn:
+            return turns.go_on(user=self.alice, reply_id=one.id, turn=turn, model_slug=slug)
+
+        try:
+            admitted = ask()
+        except turns.StillWriting:
+            assert one.chat.open_try is not None
+        except turns.NothingToGoOn:
+            assert not one.is_cut_off
+        except ledger.Insufficient:
+            assert rate
+            assert available < ENOUGH
+        else:
+            assert one.is_cut_off
+            assert one.chat.open_try is None
+            assert admitted.message.pk == one.id
+            assert admitted.reply.held_tokens <= available
+            assert ask().reply.pk == admitted.reply.pk
+            self._admit(one.chat, admitted, one.saved, rate, begun, question_id=one.question_id)
+
+    def _admit(
+        self, chat: Chat, admitted: turns.Turn, text: str, rate: int, begun: str, *, question_id: str = ""
+    ) -> None:
         reply = admitted.reply
         assert reply.turn is not None
-        one = Try(chat, reply.pk, reply.turn, text, admitted.message.pk, rate, reply.held_tokens)
+        one = Try(
+            chat,
+            reply.pk,
+            reply.turn,
+            text,
+            admitted.message.pk,
+            question_id or admitted.message.pk,
+            admitted.message.is_reply,
+            rate,
+            reply.held_tokens,
+        )
         chat.tries.append(one)
         self._put_off(one)
         if begun != "waiting":
@@ -368,6 +441,19 @@ class Turns(RuleBasedStateMachine):
         assert replies._hand_back(worker.row, Q()) == is_his
         if is_his:
             self._wait_again(worker.task)
+
+    def ask_again(self, worker: Worker) -> None:
+        """The provider failed before anybody saw anything, and another one is about to be asked."""
+        task, row = worker.task, worker.row
+        if worker.live.text or row.attempts >= replies.MAX_ATTEMPTS:
+            return
+        failed = replies.Outcome(State.FAILED, error_kind="overloaded")
+        is_his = worker.is_current and not task.is_stop_asked
+        route = Route(provider="huggingface", upstream_model="sim-words-5")
+        assert replies._count_next(row, failed, route) == is_his
+        if is_his:
+            task.calls.append((task.attempts, State.FAILED))
+            task.attempts += 1
 
     # What befalls them
 
@@ -472,7 +558,7 @@ class Turns(RuleBasedStateMachine):
             assert paid == [row["id"] for row in closings.get(one.id, []) if row["phase"] == "post"]
         for one in self.tries:
             self._assert_row_is_as_imagined(one, rows)
-        assert len(rows) == len(self.tries) + len({one.message_id for one in self.tries})
+        assert len(rows) == len(self.tries) + len({one.question_id for one in self.tries})
         account = Account.objects.get(user=self.alice, name=ledger.TOKENS)
         assert account.balance == self.given - sum(one.cost for one in everything)
         assert account.held == sum(one.held for one in self.open_tries)
@@ -484,7 +570,8 @@ class Turns(RuleBasedStateMachine):
         assert (row["state"], row["epoch"], row["attempts"]) == (one.state, one.epoch, one.attempts)
         assert (row["content"], row["tokens_used"]) == (one.saved, one.cost)
         assert (row["stop_requested_at"] is not None) == one.is_stop_asked
-        assert (rows[one.message_id]["role"], rows[one.message_id]["content"]) == ("user", one.text)
+        said_to = rows[one.message_id]
+        assert (said_to["role"] == "assistant", said_to["content"]) == (one.goes_on, one.text)
         if not one.is_open:
             assert row["lease_until"] is None
             assert row["finished_at"] is not None
@@ -502,7 +589,7 @@ class Turns(RuleBasedStateMachine):
         assert {name: (used, count) for name, used, count in found} == {
             chat.session.pk: (
                 sum(one.cost for one in chat.tries),
-                len(chat.tries) + len({one.message_id for one in chat.tries}),
+                len(chat.tries) + len({one.question_id for one in chat.tries}),
             )
             for chat in self.chats
         }

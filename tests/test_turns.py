@@ -62,7 +62,7 @@ def test_a_hold_is_for_the_longest_reply_at_the_rates_of_the_model() -> None:
 def _reserved(turn: turns.Turn) -> int:
     """The LLM tokens of input that a turn reserved for."""
     assert turn.reply.model is not None
-    return prompts.draft(turn.reply.model, [("user", turn.message.content)]).at_most
+    return prompts.draft(turn.reply.model, [prompts.Spoken("user", turn.message.content)]).at_most
 
 
 def test_a_free_model_holds_nothing_and_asks_nobody_for_money() -> None:
@@ -134,7 +134,7 @@ def _ask_for_200_tokens(person: User) -> None:
     slug = "costs-200"
     if not ChatModel.objects.filter(slug=slug).exists():
         model = special_model(slug, input_rate=1000, max_output_tokens=64)
-        reserved = prompts.draft(model, [("user", "Halo")]).at_most
+        reserved = prompts.draft(model, [prompts.Spoken("user", "Halo")]).at_most
         ChatModel.objects.filter(slug=slug).update(output_rate=(200 - reserved) * 1000 // 64)
     turns.start(user=person, session=None, text="Halo", model_slug=slug, turn=ids.new("trn"))
 
@@ -390,7 +390,7 @@ def test_another_reply_to_an_old_message_is_told_what_was_said_then() -> None:
     _many_more_messages(first, prompts.HISTORY + 10)
     again = turns.retry(user=alice, reply_id=first.reply.pk, turn=ids.new("trn"))
     said = prompts.Conversation(session.pk, tip=again.reply.parent_id).asking(again.reply.parent_id)
-    assert said == [("user", "The very first question")]
+    assert said == [prompts.Spoken("user", "The very first question")]
     assert again.reply.estimated_input_tokens == first.reply.estimated_input_tokens
 
 

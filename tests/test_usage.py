@@ -1,5 +1,6 @@
 """What calls used: recorded once, reported to their owner only, shown on his page."""
 
+import logging
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -15,7 +16,7 @@ from aleph.accounts.models import User
 from tests import people
 from tests.stories_of_usage import call_of, price_of
 from usage import meter, reports
-from usage.models import ModelPrice, TokenUsage
+from usage.models import ExchangeRate, ModelPrice, TokenUsage
 
 pytestmark = pytest.mark.django_db
 
@@ -359,6 +360,14 @@ def test_the_page_shows_the_name_and_behind_it_the_provider_s_id(page: Client, a
     assert ">deepseek-flash<" not in shown
 
 
+def test_the_month_s_cost_is_said_in_rupiah_by_the_rate_of_the_day(page: Client, alice: User) -> None:
+    call_of(alice)
+    ExchangeRate.objects.update(idr_per_usd=16_000)
+    assert "about Rp 72" in page.get("/usage").content.decode()
+    ExchangeRate.objects.all().delete()
+    assert "about Rp" not in page.get("/usage").content.decode()
+
+
 def test_a_call_without_a_price_says_so(page: Client, alice: User) -> None:
     call_of(alice, provider="acme", model="new", requested_model="new")
     shown = page.get("/usage").content.decode()
@@ -398,7 +407,7 @@ def test_older_calls_are_on_the_next_page(page: Client, alice: User) -> None:
     second = page.get(f"/usage?days=7&before={older}").content.decode()
     assert "the-oldest" in second
     assert "Newest" in second
-    beyond = page.get(f"/usage?before={reports._cursor(oldest.created_at, oldest.id)}")
+    beyond = page.get(f"/usage?before={reports.cursor_of(oldest.created_at, oldest.id)}")
     assert "There are no older calls." in beyond.content.decode()
 
 
@@ -423,7 +432,7 @@ def test_the_page_asks_the_database_only_a_handful_of_times(
     for nth in range(30):
         call_of(alice, at=days_ago(nth))
     page.get("/usage")
-    with django_assert_max_num_queries(8):
+    with django_assert_max_num_queries(9):
         page.get("/usage")
 
 
@@ -431,3 +440,16 @@ def test_a_stranger_s_page_does_not_show_my_calls(alice: User, carol: User) -> N
     call_of(alice, requested_model="my-secret-model")
     call_of(carol)
     assert "my-secret-model" not in browser_of(carol).get("/usage?days=90").content.decode()
+
+
+def test_the_line_of_a_call_is_logged_once_it_is_stored_whatever_celery_says(
+    db: None,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    django_capture_on_commit_callbacks: Any,
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "level", logging.WARNING)
+    counts = meter.Counts(fresh_input=245, visible_output=187)
+    with django_capture_on_commit_callbacks(execute=True):
+        call_of(None, counts=counts)
+    assert "Token usage - Prompt: 245, Candidates: 187, Total: 432" in caplog.text

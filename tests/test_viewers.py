@@ -232,7 +232,7 @@ def test_a_deleted_chat_ends_its_streams(
         assert heard.last["code"] == "NOT_FOUND"
     else:
         assert heard.events[-1] == "done"
-        assert "stopped" in heard.text or heard.text.endswith("event: done\ndata: \n\n")
+        assert "stopped" in heard.text or "This chat was deleted." in heard.text
 
 
 def test_a_deleted_chat_ends_its_streams_though_its_text_goes_on(often: None) -> None:
@@ -498,3 +498,23 @@ def test_in_the_browser_a_page_without_a_stream_sees_the_end_of_its_reply(browse
     left = f"{10_500 - fresh(turn.reply).tokens_used:,}"
     expect(page.locator("#balance")).to_contain_text(left)
     expect(page.locator(".chat-link__live")).to_have_count(0)
+
+
+@pytest.mark.parametrize(("stream_of", "end"), [(page_stream, "reconnect"), (api_stream, "done")])
+def test_a_process_that_is_asked_to_go_sends_away_who_comes_back_by_himself(
+    stream_of: Callable[[Client, turns.Turn], Answer], end: str
+) -> None:
+    alice = people.alice()
+    turn = ask(alice)
+    client = page_of(alice) if stream_of is page_stream else program_of(alice)
+
+    def happens() -> None:
+        viewers.send_away()
+        time.sleep(0.5)
+        turns.stop(user=alice, reply_id=turn.reply.pk)
+
+    try:
+        assert ends_after(stream_of(client, turn), happens).events[-1] == end
+    finally:
+        viewers._is_leaving.clear()
+    turns.stop(user=alice, reply_id=turn.reply.pk)
