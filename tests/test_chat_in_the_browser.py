@@ -188,6 +188,7 @@ def test_keys_lead_to_places(browser: Browser) -> None:
     page.keyboard.press("Escape")
     page.keyboard.press("Control+k")
     page.wait_for_url("**/chat/search")
+    expect(page.locator("#q")).to_be_focused()  # keys go nowhere before
     page.keyboard.type("Tell")
     expect(page.locator("#hits mark")).to_have_text("Tell")
     page.keyboard.press("Control+Shift+o")
