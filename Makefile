@@ -40,6 +40,7 @@ deployment: export ALEPH_ENV := production
 deployment: export ALEPH_DATA := $(CURDIR)/var/check
 deployment: export ALLOWED_HOSTS := aleph.example
 deployment: export SECRET_KEY := only-for-the-check-GJ5qVQ0v2fLx7TzYk9sWn3bMh8dRc4pE
+deployment: export FIELD_KEYS := check:b25seS1mb3ItdGhlLWNoZWNrLTAxMjM0NTY3ODlhYiE
 deployment: $(VENV)/installed-dev
 	$(BIN)/python manage.py check --deploy --fail-level WARNING
 

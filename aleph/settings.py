@@ -10,7 +10,7 @@ import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
-from aleph import failpoints, rates
+from aleph import failpoints, rates, sealed
 from aleph.postgresql import PooledConnection
 
 env = environ.Env()
@@ -35,6 +35,14 @@ if DEVELOPMENT:
 else:
     SECRET_KEY = env("SECRET_KEY")
 SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
+# What encrypts columns at rest (aleph.sealed): of its own, so that signing keys can change without it.
+if DEVELOPMENT:
+    FIELD_KEYS = env("FIELD_KEYS", default="") or sealed.named_key("1", generated_secret("field_key"))
+else:
+    FIELD_KEYS = env("FIELD_KEYS")
+sealed.parsed_keys(FIELD_KEYS)
+# Whether what people and models say is encrypted in the database, too (`manage.py reseal` brings what is there to it).
+ENCRYPT_MESSAGES = env.bool("ENCRYPT_MESSAGES", default=False)
 DEBUG = False
 PORT = env.int("PORT", default=8000)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"] if DEVELOPMENT else [])

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psutil
 import psycopg
 
+from aleph import sealed
 from aleph.embedded_redis import executable
 from aleph.run import what_is_missing
 from bench.machine import (
@@ -67,6 +68,7 @@ class Surroundings:
             "ALEPH_DATA": str(FOLDER),
             "ALLOWED_HOSTS": HOST,
             "SECRET_KEY": self.secret_key,
+            "FIELD_KEYS": sealed.named_key("bench", self.secret_key),
             "SECURE_SSL_REDIRECT": "0",
             "DATABASE_URL": self.database_url,
             "REDIS_URL": self.redis_url,

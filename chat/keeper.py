@@ -27,6 +27,7 @@ LEASE = timedelta(seconds=30)
 TICK_S = 0.5
 CHECKPOINT_S = 1.0
 HEARTBEAT_S = 5.0
+CONTENT = Message._meta.get_field("content")
 SAFETY_S = 5.0
 """A worker that could not renew gives up this long before others may take its replies over."""
 
@@ -128,7 +129,7 @@ def checkpoint(replies: Sequence[Live]) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.executemany(
             "UPDATE chat_message SET content = %s WHERE id = %s AND epoch = %s AND state = 'streaming'",
-            [(text, live.reply_id, live.epoch) for live, text in grown],
+            [(CONTENT.get_prep_value(text), live.reply_id, live.epoch) for live, text in grown],
         )
     for live, text in grown:
         live.saved = len(text)

@@ -15,6 +15,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from aleph import ids
+from aleph.sealed import SealedTextField
 from chat.providers.base import Clocks
 
 HIGHEST_RATE = 1_000_000
@@ -175,7 +176,7 @@ class Session(models.Model):
         db_index=False,
         verbose_name=_("user"),
     )
-    title = models.CharField(_("title"), max_length=120, blank=True)
+    title = SealedTextField(_("title"), max_length=120, blank=True, when="ENCRYPT_MESSAGES")
     model = models.ForeignKey(
         ChatModel, on_delete=models.PROTECT, null=True, blank=True, related_name="+", verbose_name=_("model")
     )
@@ -227,7 +228,7 @@ class Message(models.Model):
         "self", on_delete=models.CASCADE, null=True, related_name="answers", verbose_name=_("parent")
     )
     role = models.CharField(_("role"), max_length=9, choices=Role)
-    content = models.TextField(_("content"), blank=True)
+    content = SealedTextField(_("content"), blank=True, when="ENCRYPT_MESSAGES")
     image_count = models.PositiveSmallIntegerField(_("images"), default=0)
     tokens_used = models.PositiveBigIntegerField(_("tokens charged"), default=0)
     created_at = models.DateTimeField(_("created"), default=timezone.now)

@@ -31,11 +31,13 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import BooleanField, F, Q
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Coalesce, Now
+from django.db.models.lookups import Exact
 from django.utils import timezone
 
 from aleph.failpoints import reach
 from aleph.problems import IdempotencyMismatch
 from aleph.returning import update_returning
+from aleph.sealed import stored
 from billing import ledger, refills
 from chat import attachments, breakers, catalogue, prompts, providers, stream
 from chat.keeper import LEASE, Live, keeper
@@ -178,9 +180,9 @@ def close_for_owner(reply: Message) -> bool:
 def sweep() -> None:
     """What has to be done for replies that nobody answers for. Any number of sweeps may run at once."""
     dead = Message.objects.filter(IS_OPEN, state=State.STREAMING, lease_until__lt=Now())
-    for reply in dead.select_related("model")[:BATCH]:
+    for reply in dead.select_related("model").annotate(stored=stored("content"))[:BATCH]:
         with _alone(reply.pk):
-            _recover(reply)
+            _recover(reply, reply.stored)
     queued = Message.objects.filter(IS_OPEN, state=State.QUEUED)
     waiting = queued.annotate(since=Coalesce("lease_until", "created_at"))
     for reply_id in list(waiting.filter(since__lt=Now() - QUEUE_LIMIT).values_list("pk", flat=True)[:BATCH]):
@@ -622,10 +624,11 @@ def _billed_by(reply: Message, outcome: Outcome) -> str:
     return reply.provider
 
 
-def _recover(reply: Message) -> None:
+def _recover(reply: Message, saved: str) -> None:
     """A worker died over this reply. Nothing shown and tries left: it runs again; else it ends, and costs nothing."""
-    # A worker that was taken for dead may have saved more meanwhile: then the next sweep looks at it again.
-    dead = Q(lease_until__lt=Now(), content=reply.content)
+    # A worker that was taken for dead may have saved more meanwhile than what was `saved` when the reply was read: then
+    # the next sweep looks at it again.
+    dead = Q(lease_until__lt=Now()) & Q(Exact(stored("content"), saved))
     text = _known_text(reply)
     was_stopped = reply.stop_requested_at is not None
     if text or was_stopped or reply.attempts >= MAX_ATTEMPTS:

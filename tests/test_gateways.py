@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aleph import ids
+from aleph import ids, sealed
 from billing import gateways
 from billing.checks import gateways_can_be_configured
 from billing.gateways import midtrans, stripe, wire
@@ -378,6 +378,7 @@ def test_production_refuses_to_start_with_the_sandbox() -> None:
         **os.environ,
         "ALEPH_ENV": "production",
         "SECRET_KEY": "x" * 50,
+        "FIELD_KEYS": sealed.named_key("a", "x"),
         "ALLOWED_HOSTS": "aleph.example",
         "SANDBOX_GATEWAY": "1",
     }

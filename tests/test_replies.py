@@ -670,7 +670,7 @@ def test_a_sweep_that_comes_between_two_renewals_leaves_the_live_text_alone() ->
     _die_over(turn, text="Once", published="Once upon a time")
     as_the_sweep_saw_it = fresh(turn.reply)
     keeper.renew([keeper.Live(turn.reply.pk, 1)], now=0)
-    replies._recover(as_the_sweep_saw_it)
+    replies._recover(as_the_sweep_saw_it, as_the_sweep_saw_it.content)
     assert fresh(turn.reply).state == "streaming"
     assert _seconds_left_of_live_text(turn) > stream.ENDED_SECONDS
     _forget_worker(turn.reply)
@@ -685,7 +685,7 @@ def test_what_a_slow_worker_saved_while_a_sweep_was_about_to_act_is_not_lost() -
     live = keeper.Live(turn.reply.pk, 1)
     live.text = "Once upon a time"
     keeper.checkpoint([live])
-    replies._recover(as_the_sweep_saw_it)
+    replies._recover(as_the_sweep_saw_it, as_the_sweep_saw_it.content)
     assert (fresh(turn.reply).state, fresh(turn.reply).content) == ("streaming", "Once upon a time")
     replies.sweep()
     assert (fresh(turn.reply).state, fresh(turn.reply).content) == ("interrupted", "Once upon a time")
@@ -697,7 +697,7 @@ def test_whoever_finds_a_reply_over_says_so_once_more() -> None:
     _die_over(turn, text="Once", published="Once upon a time")
     before = fresh(turn.reply)
     Message.objects.filter(pk=turn.reply.pk).update(state="interrupted", epoch=2, lease_until=None)
-    replies._recover(before)
+    replies._recover(before, before.content)
     assert _seconds_left_of_live_text(turn) <= stream.ENDED_SECONDS
 
 

@@ -503,7 +503,7 @@ class Turns(RuleBasedStateMachine):
             self.stop(one)
         if "end" in between:
             self.end(worker, None, (State.COMPLETE, ""))
-        replies._recover(row)
+        replies._recover(row, row.content)
         if one.is_dead and (one.state, one.saved) == (State.STREAMING, row.content):
             self._recovered(one, was_stopped=row.stop_requested_at is not None)
 
