@@ -201,6 +201,7 @@ RATE_LIMITS = {
     "stream": rates.parsed(env("RATE_LIMIT_STREAM", default="30/m/user, 120/m/ip")),
     "export": rates.parsed(env("RATE_LIMIT_EXPORT", default="30/h/user, 60/h/ip")),
     "event": rates.parsed(env("RATE_LIMIT_EVENT", default="120/m/user, 240/m/ip")),
+    "webhook-test": rates.parsed(env("RATE_LIMIT_WEBHOOK_TEST", default="10/m/user, 60/h/user, 30/m/ip")),
     "upload": rates.parsed(env("RATE_LIMIT_UPLOAD", default="20/m/user, 200/d/user, 60/m/ip")),
 }
 MAX_ATTACHED_MB = env.int("MAX_ATTACHED_MB", default=200)

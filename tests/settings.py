@@ -55,6 +55,7 @@ os.environ |= {
             "RATE_LIMIT_UPLOAD",
             "RATE_LIMIT_EVENT",
             "RATE_LIMIT_WEBHOOK",
+            "RATE_LIMIT_WEBHOOK_TEST",
         ),
         "1000000/m/user, 1000000/m/ip",
     ),
