@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import pytest
 from django.conf import settings
 from django.core.management import call_command
-from django.db import connections
+from django.db import connection, connections
 from django.test.utils import setup_databases, teardown_databases
 from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import sync_playwright
@@ -114,7 +114,18 @@ def django_db_setup(django_test_environment: None, django_db_blocker: Any) -> It
         call_command("seed", verbosity=0)
     yield
     with django_db_blocker.unblock():
+        end_other_connections()
         teardown_databases(databases, verbosity=0)
+
+
+def end_other_connections() -> None:
+    """A thread that tends replies may be asking the database at this moment, and PostgreSQL drops none that is in use."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
 
 
 @pytest.fixture
