@@ -204,6 +204,13 @@ class RouteInline(admin.StackedInline):
         return _condition(route) if route.pk else _("Known once it is saved.")
 
 
+WHY = {
+    "auth": _("It refuses our key."),
+    "credit": _("Our account there is empty."),
+    "not_found": _("It does not know this id."),
+}
+
+
 def _condition(route: Route) -> str | Promise:
     """Whether a route is connected, and whether it has failed lately."""
     if not route.is_enabled:
@@ -218,6 +225,10 @@ def _condition(route: Route) -> str | Promise:
     if route.is_absent:
         return _("Connected, but its model was not found there.")
     (health,) = breakers.health([str(route)])
+    return " ".join(filter(None, (str(_state(health)), str(WHY.get(health.kind, "")))))
+
+
+def _state(health: breakers.Health) -> str | Promise:
     if health.state == "open":
         text = ngettext(
             "Left alone for %(count)d more second, because it kept failing.",

@@ -18,6 +18,7 @@ import structlog
 from django.conf import settings
 
 from chat import stream
+from chat.providers.base import Kind
 
 log = structlog.get_logger(__name__)
 
@@ -54,12 +55,14 @@ end
 return {0, 0, soonest}
 """
 
-# KEYS: a breaker. ARGV: how many failures open it; the first wait, the longest, and until it is forgotten (ms).
+# KEYS: a breaker. ARGV: how many failures open it; the first wait, the longest, and until it is forgotten (ms); the kind of
+# this failure.
 # Answers for how many ms it was opened by this failure; 0 if it was not.
 _FAILED = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local failures = redis.call('HINCRBY', KEYS[1], 'failures', 1)
+redis.call('HSET', KEYS[1], 'kind', ARGV[5])
 local open_until = tonumber(redis.call('HGET', KEYS[1], 'open_until') or '0')
 if now < open_until then return 0 end
 if open_until == 0 and failures < tonumber(ARGV[1]) then
@@ -74,16 +77,16 @@ redis.call('PEXPIRE', KEYS[1], wait + ARGV[4])
 return wait
 """
 
-# KEYS: breakers. Answers for each its failures, and ms until it may be tried (-1 where it is closed).
+# KEYS: breakers. Answers for each its failures, ms until it may be tried (-1 where it is closed), and the last kind.
 _LOOK = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local answer = {}
 for i, key in ipairs(KEYS) do
-  local found = redis.call('HMGET', key, 'failures', 'open_until')
+  local found = redis.call('HMGET', key, 'failures', 'open_until', 'kind')
   local wait = -1
   if found[2] then wait = math.max(0, tonumber(found[2]) - now) end
-  answer[i] = {tonumber(found[1] or '0'), wait}
+  answer[i] = {tonumber(found[1] or '0'), wait, found[3] or ''}
 end
 return answer
 """
@@ -103,11 +106,12 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What is known of a route. `open_s`: for how much longer it is left alone."""
+    """What is known of a route. `open_s`: for how much longer it is left alone; `kind`: of its last failure, "" for none."""
 
     state: Literal["closed", "half-open", "open"]
     failures: int = 0
     open_s: int = 0
+    kind: str = ""
 
 
 def admit(routes: Sequence[str]) -> Admission:
@@ -125,12 +129,12 @@ def worked(route: str, *, failures: int) -> None:
         _ask(_WORKED, [route])
 
 
-def failed(route: str) -> None:
-    """A call failed by a fault of the route's, not of the question's."""
+def failed(route: str, *, kind: Kind, at_once: bool = False) -> None:
+    """A call failed by a fault of the route's, not of the question's. `at_once`: it is left alone from this failure on."""
     waits_ms = (OPEN_S * 1000, LONGEST_OPEN_S * 1000, FORGET_S * 1000)
-    opened_ms = _ask(_FAILED, [route], settings.ROUTE_FAILURES, *waits_ms)
+    opened_ms = _ask(_FAILED, [route], 1 if at_once else settings.ROUTE_FAILURES, *waits_ms, kind)
     if opened_ms:
-        log.warning("a route is left alone", route=route, seconds=opened_ms // 1000)
+        log.warning("a route is left alone", route=route, seconds=opened_ms // 1000, kind=kind)
 
 
 def health(routes: Sequence[str]) -> list[Health]:
@@ -138,19 +142,19 @@ def health(routes: Sequence[str]) -> list[Health]:
     answer = _ask(_LOOK, routes) if routes else []
     if answer is None:
         return [Health("closed") for _route in routes]
-    return [_health(failures, wait_ms) for failures, wait_ms in answer]
+    return [_health(failures, wait_ms, kind) for failures, wait_ms, kind in answer]
 
 
-def _health(failures: int, wait_ms: int) -> Health:
+def _health(failures: int, wait_ms: int, kind: bytes) -> Health:
     if wait_ms < 0:
-        return Health("closed", failures)
-    return Health("open" if wait_ms else "half-open", failures, -(-wait_ms // 1000))
+        return Health("closed", failures, kind=kind.decode())
+    return Health("open" if wait_ms else "half-open", failures, -(-wait_ms // 1000), kind.decode())
 
 
 _away_until = 0.0
 
 
-def _ask(source: str, routes: Sequence[str], *arguments: int) -> Any:
+def _ask(source: str, routes: Sequence[str], *arguments: int | str) -> Any:
     """What a script answers; None where Redis does not, which then is not asked for a moment."""
     global _away_until
     if time.monotonic() < _away_until:

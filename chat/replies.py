@@ -10,9 +10,10 @@ Every closing raises the epoch, so a worker that wakes up late can write nothing
 Who pays: a reply that is complete, or stopped by its reader, costs what was used, and never more than was held. A
 reply that failed or was interrupted costs nothing, with or without text.
 
-A call that fails before its first text, for a reason that may be gone by the next one, is followed by a second one: on
-the model's next route, or on the same where there is no other. Both are one reply of one model, with one hold at one
-price; each has a usage row. More than `MAX_ATTEMPTS` calls there never are, those of dead workers included.
+A call that fails before its first text, for a reason that lies with the route or may be gone by the next call, is followed
+by a second one: on the model's next route, or, where there is no other and waiting may help, on the same. Both are one
+reply of one model, with one hold at one price; each has a usage row. More than `MAX_ATTEMPTS` calls there never are, those
+of dead workers included.
 """
 
 import hashlib
@@ -39,7 +40,7 @@ from aleph.problems import IdempotencyMismatch
 from aleph.returning import update_returning
 from aleph.sealed import stored
 from billing import ledger, refills
-from chat import attachments, breakers, catalogue, prompts, providers, stream
+from chat import attachments, breakers, catalogue, prompts, providers, refusals, stream
 from chat.keeper import LEASE, Live, keeper
 from chat.models import Message, Route, Session
 from chat.providers.base import (
@@ -72,7 +73,7 @@ PAUSES_S = (0.2, 0.4)
 """Between the attempts to close a reply while the database does not answer."""
 WORKER_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 """A worker has something to lose, and nobody waits for it: about as long as its lease lasts."""
-NOTHING_WAS_USED = frozenset(
+NOTHING_WAS_USED: frozenset[Kind] = frozenset(
     {
         "auth",
         "credit",
@@ -87,6 +88,9 @@ NOTHING_WAS_USED = frozenset(
 """Failures by which the provider says, or it is plain, that it never worked on the prompt."""
 FAULTS_OF_THE_QUESTION: frozenset[Kind] = frozenset({"context_too_long", "bad_request", "policy"})
 """Failures that say nothing about the route: the next question may do well there."""
+FAULTS_OF_THE_ROUTE = NOTHING_WAS_USED - FAULTS_OF_THE_QUESTION
+"""Failures after which another route may well answer, and that cost nothing so far, whether or not they are worth a second
+call by the same one."""
 WORTH_ASKING_AGAIN: frozenset[Kind] = frozenset({"overloaded", "unreachable", "server", "rate_limit"})
 """Failures that come at once and may be gone in a moment, so that the same route may be asked a second time. Who has
 waited for a clock to run out does not wait for it twice."""
@@ -271,13 +275,21 @@ def _ask_in_turn(reply: Message, live: Live, routes: list[Route], prompt: Prompt
         _take_route(reply, live, route)
     while True:
         began = time.monotonic()
-        outcome, problem = _ask(reply, live, route, prompt, left_s, admission.failures)
+        outcome, problem = _ask(reply, live, route, prompt, left_s)
         left_s -= time.monotonic() - began
-        if problem is None or not problem.retryable or live.text or reply.attempts >= MAX_ATTEMPTS:
-            return outcome
         others = [other for other in routes if other != route]
+        if problem is None:
+            if live.text:
+                breakers.worked(str(route), failures=admission.failures)
+            return outcome
+        _note(route, problem, has_others=bool(others))
+        if live.text or reply.attempts >= MAX_ATTEMPTS:
+            return outcome
+        if not problem.retryable and problem.kind not in FAULTS_OF_THE_ROUTE:
+            return outcome
         pause_s = PAUSE_S if problem.retry_after_s is None else problem.retry_after_s
-        is_same_worth_it = problem.kind in WORTH_ASKING_AGAIN and pause_s <= LONGEST_PAUSE_S
+        may_pass = problem.retryable and problem.kind in WORTH_ASKING_AGAIN
+        is_same_worth_it = may_pass and pause_s <= LONGEST_PAUSE_S
         candidates = [*others, route] if is_same_worth_it else others
         if not candidates or left_s < USEFUL_S:
             return outcome
@@ -303,10 +315,9 @@ def _ask_in_turn(reply: Message, live: Live, routes: list[Route], prompt: Prompt
 
 
 def _ask(
-    reply: Message, live: Live, route: Route, prompt: Prompt, left_s: float, failures: int
+    reply: Message, live: Live, route: Route, prompt: Prompt, left_s: float
 ) -> tuple[Outcome, ProviderError | None]:
-    """One call, and why it failed if it did. `left_s`: seconds that the reply may still take; `failures`: those that the
-    route has behind it."""
+    """One call, and why it failed if it did. `left_s`: seconds that the reply may still take."""
     provider = catalogue.connected()[route.provider]
     clocks = replace(route.clocks, total_s=min(route.total_s, left_s))
     outcome, problem = Outcome(State.COMPLETE), None
@@ -331,11 +342,17 @@ def _ask(
         log.warning("the provider failed", provider=route.provider, kind=error.kind, detail=error.detail)
     outcome.text = live.text
     outcome.latency_ms = _ms_since(began)
-    if problem is not None and problem.kind not in FAULTS_OF_THE_QUESTION:
-        breakers.failed(str(route))
-    elif live.text:
-        breakers.worked(str(route), failures=failures)
     return outcome, problem
+
+
+def _note(route: Route, problem: ProviderError, *, has_others: bool) -> None:
+    """A call failed: count it against its route, and tell the staff of what only they can mend. Such a route fails the next
+    time, too, so it is left alone from the first failure on, if there is another one: the only one might yet have erred."""
+    needs_staff = problem.kind in refusals.NEEDS_STAFF
+    if problem.kind not in FAULTS_OF_THE_QUESTION:
+        breakers.failed(str(route), kind=problem.kind, at_once=needs_staff and has_others)
+    if needs_staff:
+        refusals.ring(str(route), problem.kind)
 
 
 def _take_route(reply: Message, live: Live, route: Route) -> None:

@@ -8,8 +8,9 @@ from celery.signals import worker_ready, worker_shutting_down
 from django.conf import settings
 from django.db import connection
 
-from chat import attachments, local_models, replies, stream
+from chat import attachments, local_models, refusals, replies, stream
 from chat.keeper import keeper
+from chat.providers.base import Kind
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +34,11 @@ def sweep_attachments() -> None:
 @shared_task(name="chat.tasks.look_for_local_models")
 def look_for_local_models() -> None:
     local_models.look()
+
+
+@shared_task(name="chat.tasks.tell_of_refusal")
+def tell_of_refusal(route: str, kind: Kind) -> None:
+    refusals.tell(route, kind)
 
 
 @worker_ready.connect

@@ -155,10 +155,12 @@ class TestRoutes:
         Route.objects.filter(model=model()).update(upstream_model=upstream)
 
         assert "Connected, no failures of late." in page_of("gpt-6.1-terra")
-        breakers.failed(f"openai/{upstream}")
+        breakers.failed(f"openai/{upstream}", kind="server")
         assert "Connected. The last call failed." in page_of("gpt-6.1-terra")
-        breakers.failed(f"openai/{upstream}")
+        breakers.failed(f"openai/{upstream}", kind="server")
         assert "because it kept failing." in page_of("gpt-6.1-terra")
+        breakers.failed(f"openai/{upstream}", kind="auth")
+        assert "because it kept failing. It refuses our key." in page_of("gpt-6.1-terra")
 
 
 def test_a_model_can_be_added_with_a_margin_and_no_rates(simulator: object) -> None:

@@ -7,13 +7,14 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from celery import current_app
 from django.conf import settings as ours
 from django.db import OperationalError, connection
 from django.utils import timezone
 
 from aleph import ids
 from aleph.accounts.models import User
-from chat import breakers, catalogue, replies, stream, turns
+from chat import breakers, catalogue, refusals, replies, stream, turns
 from chat.models import ChatModel, Message, Route
 from chat.turns import Turn
 from tests import people
@@ -144,7 +145,30 @@ class TestASecondCall:
         assert (reply.state, reply.content) == ("failed", FIVE)
         assert attempts_of(reply) == [(1, "openai", "failed")]
 
-    @pytest.mark.parametrize("script", ["error-401", "error-404", "context", "quota", "html", "empty"])
+    @pytest.mark.parametrize(
+        ("script", "why"),
+        [("error-401", "auth"), ("error-403", "auth"), ("error-404", "not_found"), ("quota", "credit")],
+    )
+    def test_goes_by_the_next_route_where_the_first_one_refuses_us(self, script: str, why: str) -> None:
+        alice = people.alice()
+        model = model_by(f"sim-{script}-pace-{_unique()}", WELL)
+
+        reply = answered(ask(alice, model))
+
+        assert (reply.state, reply.content, reply.provider) == ("complete", FIVE, "huggingface")
+        assert attempts_of(reply) == [(1, "openai", "failed"), (2, "huggingface", "complete")]
+        refused, _answered = calls_of(reply)
+        assert (refused.metadata["error"], refused.total_tokens, refused.charged_tokens) == (why, 0, 0)
+        assert available(alice) == 10_500 - reply.tokens_used
+        assert_books_are_right()
+
+    @pytest.mark.parametrize("script", ["error-401", "error-404", "quota"])
+    def test_is_not_made_by_the_route_that_refuses_us(self, script: str) -> None:
+        reply = answered(ask(people.alice(), model_by(f"sim-{script}")))
+
+        assert (reply.state, len(calls_of(reply))) == ("failed", 1)
+
+    @pytest.mark.parametrize("script", ["context", "error-400", "html", "empty"])
     def test_is_not_made_where_it_would_fail_as_well(self, script: str) -> None:
         reply = answered(ask(people.alice(), model_by(f"sim-{script}", WELL)))
 
@@ -281,6 +305,20 @@ class TestARouteThatKeepsFailing:
         assert len(simulator.requests) == asked
         assert (ending_of(reply), available(alice)) == ("void", 10_500)
 
+    def test_and_refuses_us_is_left_alone_from_the_first_time_where_there_is_another(self) -> None:
+        alice, script = people.alice(), f"sim-error-401-pace-{_unique()}"
+        model = model_by(script, WELL)
+        answered(ask(alice, model))
+        (health,) = breakers.health([f"openai/{script}"])
+        assert (health.state, health.failures, health.kind) == ("open", 1, "auth")
+
+        assert attempts_of(answered(ask(alice, model))) == [(1, "huggingface", "complete")]
+
+    def test_and_refuses_us_goes_on_being_tried_where_it_is_the_only_one(self) -> None:
+        script = f"sim-error-401-pace-{_unique()}"
+        answered(ask(people.alice(), model_by(script)))
+        assert breakers.health([f"openai/{script}"]) == [breakers.Health("closed", 1, kind="auth")]
+
     def test_is_tried_by_one_when_its_time_is_over_and_closes_when_that_works(self) -> None:
         name = f"openai/{_unique()}"
         _open(name)
@@ -303,7 +341,7 @@ class TestARouteThatKeepsFailing:
         for _probe in range(7):
             _let_pass(name)
             assert breakers.admit([name]).at == 0
-            breakers.failed(name)
+            breakers.failed(name, kind="server")
             waits.append(breakers.health([name])[0].open_s)
         assert waits == [30, 60, 120, 240, 240, 240, 240]
         assert 0 < stream.client().ttl(f"{ours.REDIS_PREFIX}breaker:{name}") <= 360
@@ -316,9 +354,9 @@ class TestARouteThatKeepsFailing:
 
     def test_and_works_again_is_forgiven(self) -> None:
         name = f"openai/{_unique()}"
-        breakers.failed(name)
+        breakers.failed(name, kind="server")
         breakers.worked(name, failures=breakers.admit([name]).failures)
-        breakers.failed(name)
+        breakers.failed(name, kind="server")
         assert breakers.admit([name]).at == 0
 
     def test_is_tried_all_the_same_where_redis_is_away(
@@ -330,12 +368,60 @@ class TestARouteThatKeepsFailing:
 
         assert breakers.admit([name]) == breakers.Admission(0)
         assert breakers.health([name])[0].state == "closed"
-        breakers.failed(name)
+        breakers.failed(name, kind="server")
+
+
+class TestARouteThatRefusesUs:
+    @pytest.fixture(autouse=True)
+    def staffed(self, settings: Any) -> None:
+        settings.ADMINS = [("", "staff@aleph.test")]
+
+    def test_is_told_to_the_staff_once(self, mailoutbox: list[Any]) -> None:
+        route = f"openai/gpt-{_unique()}"
+
+        refusals.tell(route, "auth")
+        refusals.tell(route, "auth")
+
+        (mail,) = mailoutbox
+        assert mail.to == ["staff@aleph.test"]
+        assert route in mail.subject
+        assert "docs/operations.md" in mail.body
+
+        refusals.tell(route, "credit")
+        assert len(mailoutbox) == 2
+
+    def test_rings_for_them_and_no_question_of_a_user_does(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        rung: list[tuple[str, Any]] = []
+        monkeypatch.setattr(
+            current_app, "send_task", lambda name, args, **_options: rung.append((name, args))
+        )
+        turn = ask(people.alice(), model_by("sim-context"))
+        other = ask(people.alice(), model_by(f"sim-quota-pace-{_unique()}", WELL))
+        rung.clear()
+        answered(turn)
+        assert rung == []
+
+        reply = answered(other)
+
+        route = f"openai/{calls_of(reply)[0].requested_model}"
+        assert rung == [("chat.tasks.tell_of_refusal", [route, "credit"])]
+
+    def test_is_told_again_where_the_mail_did_not_go_out(self, settings: Any, mailoutbox: list[Any]) -> None:
+        route, works = f"openai/gpt-{_unique()}", settings.EMAIL_BACKEND
+        settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+        settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", 1
+        with pytest.raises(OSError):
+            refusals.tell(route, "auth")
+        settings.EMAIL_BACKEND = works
+
+        refusals.tell(route, "auth")
+
+        assert len(mailoutbox) == 1
 
 
 def _open(name: str) -> None:
     for _failure in range(2):
-        breakers.failed(name)
+        breakers.failed(name, kind="server")
 
 
 def _let_pass(name: str) -> None:

@@ -183,7 +183,7 @@ class TestRoutes:
         where = {"provider": "openai", "model": upstream}
 
         assert state()("aleph_route_breaker", **where) == 0
-        breakers.failed(f"openai/{upstream}")
+        breakers.failed(f"openai/{upstream}", kind="server")
         assert state()("aleph_route_breaker", **where) == 2
         stream.client().hset(f"{settings.REDIS_PREFIX}breaker:openai/{upstream}", "open_until", 1)
         assert state()("aleph_route_breaker", **where) == 1
@@ -254,6 +254,8 @@ class TestCalls:
         call_of(None, provider="nimbus", counts=meter.Counts(fresh_input=1, visible_output=1, flagged=True))
         price_of("nimbus", "cumulus", "1 - - 2")
         call_of(None, provider="nimbus", model="cumulus")
+        nothing = meter.Counts(fresh_input=0, visible_output=0)
+        call_of(None, provider="nimbus", counts=nothing, status=meter.Status.FAILED)
         found = state()
 
         assert found("aleph_flagged_calls", provider="nimbus") == 1

@@ -16,7 +16,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not published.is_installed():
-            raise CommandError("genai-prices is not installed. Add it with: pip install 'aleph[prices]'")
+            raise CommandError(
+                "genai-prices is not installed. Add it with: python -m pip install genai-prices"
+            )
         found = proposals.compare()
         for proposal in found.proposed:
             self.stdout.write(self._told(proposal))
