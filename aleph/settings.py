@@ -287,6 +287,8 @@ if env("EMAIL_URL", default=""):
 # Who is told when something needs a person.
 ADMINS = [("", address) for address in env.list("STAFF_EMAIL", default=[])]
 SERVER_EMAIL = DEFAULT_FROM_EMAIL
+# A mail server that hangs must not hold up those who keep house for ever.
+EMAIL_TIMEOUT = 15
 EMAIL_SUBJECT_PREFIX = "[Aleph] "
 
 # Languages. With no wish of the reader it is Indonesian, as in the product's sources.

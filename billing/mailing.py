@@ -1,13 +1,16 @@
 """The words of notices, in the language of whoever reads them, and their mail.
 
-A mail is claimed before it is sent, so nobody gets two: one that a dying process may have sent is not sent again.
+A mail is claimed before it is sent, so two at once send one. Whoever claims it has a lease: where he dies, the mail goes
+out later, and may do so twice if he died between sending it and saying so.
 """
 
+import time
 from typing import NamedTuple
 
 import structlog
 from django.conf import settings
 from django.core.mail import send_mail
+from django.db import OperationalError
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import translation
@@ -15,12 +18,13 @@ from django.utils.translation import gettext as _
 
 from aleph.templatetags.aleph import count, rupiah, signed
 from billing import notices, refills
-from billing.models import Notice, Unit
+from billing.models import Notice, TopUp, Unit
 
 log = structlog.get_logger(__name__)
 
 TRIES = 5
 BATCH = 100
+CLOSINGS, PAUSE_S = 4, 0.5
 
 
 class Words(NamedTuple):
@@ -43,6 +47,14 @@ def words_of(notice: Notice) -> Words:
             )
         case Notice.Kind.TOPUP:
             return Words(_("%(amount)s is in your wallet") % {"amount": said}, _("Your top-up has arrived."))
+        case Notice.Kind.TOPUP_FAILED if detail == TopUp.State.EXPIRED:
+            return Words(
+                _("A top-up of %(amount)s was not paid") % {"amount": said},
+                _(
+                    "Its payment page is closed, and nothing was charged. If you left it on purpose, nothing has to be done;"
+                    " you can begin another at any time."
+                ),
+            )
         case Notice.Kind.TOPUP_FAILED:
             return Words(
                 _("A top-up of %(amount)s did not go through") % {"amount": said},
@@ -78,6 +90,10 @@ def send(notice_id: str) -> None:
     notice = notices.claim_mail(notice_id)
     if notice is None:
         return
+    if notice.mail_tries > TRIES:
+        # Whoever sent it died of it every time.
+        _close(notice, Notice.Mail.FAILED)
+        return
     try:
         with translation.override(notice.user.language or settings.LANGUAGE_CODE):
             words = words_of(notice)
@@ -87,15 +103,28 @@ def send(notice_id: str) -> None:
     except Exception:
         log.warning("a notice could not be mailed", notice_id=notice.pk, exc_info=True)
         is_over = notice.mail_tries >= TRIES
-        notices.close_mail(notice, Notice.Mail.FAILED if is_over else Notice.Mail.DUE)
+        _close(notice, Notice.Mail.FAILED if is_over else Notice.Mail.DUE)
     else:
-        notices.close_mail(notice, Notice.Mail.SENT)
+        _close(notice, Notice.Mail.SENT)
 
 
 def send_due() -> None:
     """Send what was due and was not sent: its bell was lost, or a try failed."""
     for notice in notices.due(limit=BATCH):
         send(notice.pk)
+
+
+def _close(notice: Notice, state: str) -> None:
+    """Say what became of a mail, also to a busy database: left unsaid, it would be sent again."""
+    for last in (*[False] * CLOSINGS, True):
+        try:
+            notices.close_mail(notice, state)
+        except OperationalError:
+            if last:
+                raise
+            time.sleep(PAUSE_S)
+        else:
+            return
 
 
 def _tokens(number: int) -> str:

@@ -713,6 +713,7 @@ class Notice(models.Model):
     """Something about his money that a person is told, in the page and by mail. Once for each `key`.
 
     The figures are kept, the words are made when it is read, in the reader's language. Written by `billing.notices` only.
+    Until `mail_until` whoever sends its mail answers for it.
     """
 
     class Kind(models.TextChoices):
@@ -747,6 +748,7 @@ class Notice(models.Model):
     detail = models.CharField(_("detail"), max_length=200, blank=True)
     mail = models.CharField(_("mail"), max_length=8, choices=Mail)
     mail_tries = models.PositiveSmallIntegerField(_("tries"), default=0)
+    mail_until = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(_("created"), default=timezone.now)
     read_at = models.DateTimeField(_("read"), null=True, blank=True)
 
@@ -756,7 +758,7 @@ class Notice(models.Model):
         indexes = [
             models.Index(fields=["user", "id"], name="notice_by_user"),
             models.Index(fields=["user"], condition=Q(read_at=None), name="notice_unread"),
-            models.Index(fields=["id"], condition=Q(mail="due"), name="notice_mail_due"),
+            models.Index(fields=["id"], condition=Q(mail__in=["due", "sending"]), name="notice_mail_to_send"),
         ]
         constraints = [models.UniqueConstraint(fields=["user", "key"], name="notice_once_per_key")]
 

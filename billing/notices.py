@@ -11,7 +11,7 @@ from datetime import timedelta
 import structlog
 from celery import current_app
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -29,6 +29,8 @@ MANY = 99
 """Unread notices that the bell counts; above it says that there are more."""
 GRACE = timedelta(minutes=1)
 """How long a mail is left to its bell before the clock sends it."""
+LEASE = timedelta(minutes=5)
+"""Longer than sending a mail takes: after this whoever sent it is not there any more, and somebody else does."""
 WATCHED = 500
 """Balances that one look finds low or recovered; the others wait for the next look."""
 
@@ -168,19 +170,25 @@ def _tell_low(account: Account) -> bool:
 
 
 def due(*, limit: int) -> QuerySet[Notice]:
-    """Notices whose mail has waited for longer than `GRACE`, oldest first."""
+    """Notices whose mail has waited for longer than `GRACE`, or whose sender has gone, oldest first."""
     since = ids.first(PREFIX, timezone.now() - GRACE)
-    return Notice.objects.filter(mail=Notice.Mail.DUE, pk__lt=since).order_by("pk")[:limit]
+    return Notice.objects.filter(_free(), pk__lt=since).order_by("pk")[:limit]
 
 
 def claim_mail(notice_id: str) -> Notice | None:
-    """The notice, if its mail was due; from now on nobody else sends it."""
-    if not Notice.objects.filter(pk=notice_id, mail=Notice.Mail.DUE).update(
-        mail=Notice.Mail.SENDING, mail_tries=F("mail_tries") + 1
+    """The notice, if its mail is to be sent; for the time of a `LEASE` nobody else sends it."""
+    if not Notice.objects.filter(_free(), pk=notice_id).update(
+        mail=Notice.Mail.SENDING, mail_tries=F("mail_tries") + 1, mail_until=Now() + LEASE
     ):
         return None
     return Notice.objects.select_related("user").get(pk=notice_id)
 
 
 def close_mail(notice: Notice, state: str) -> None:
-    Notice.objects.filter(pk=notice.pk, mail=Notice.Mail.SENDING).update(mail=state)
+    """What became of a mail that was claimed. A claim whose lease is over says nothing any more."""
+    mine = Notice.objects.filter(pk=notice.pk, mail=Notice.Mail.SENDING, mail_tries=notice.mail_tries)
+    mine.update(mail=state, mail_until=None)
+
+
+def _free() -> Q:
+    return Q(mail=Notice.Mail.DUE) | Q(mail=Notice.Mail.SENDING, mail_until__lt=Now())

@@ -1,9 +1,13 @@
 """Celery's side of the books: shells around `billing.rounds`, `billing.notices`, `billing.mailing`, `billing.refills`,
 `billing.topups` and `billing.sandbox`. Harmless when run twice."""
 
+import structlog
 from celery import shared_task
+from django.db import OperationalError
 
 from billing import mailing, notices, refills, rounds, sandbox, topups
+
+log = structlog.get_logger(__name__)
 
 
 @shared_task(name="billing.tasks.audit")
@@ -13,7 +17,11 @@ def audit() -> None:
 
 @shared_task(name="billing.tasks.mail_notice")
 def mail_notice(notice_id: str) -> None:
-    mailing.send(notice_id)
+    try:
+        mailing.send(notice_id)
+    except OperationalError as error:
+        # SQLite has one writer, who may be busy for longer than anybody waits for him.
+        log.warning("the database was busy; the clock mails it", notice_id=notice_id, error=str(error))
 
 
 @shared_task(name="billing.tasks.watch")

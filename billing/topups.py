@@ -600,7 +600,7 @@ def _close(topup: TopUp, state: str, said: str) -> str:
         ask_at=_next_look(state, topup.created_at, now),
     )
     if changed:
-        _tell(topup, Notice.Kind.TOPUP_FAILED, topup.amount_idr, state)
+        _tell(topup, Notice.Kind.TOPUP_FAILED, topup.amount_idr, state, detail=state)
         return str(state)
     if topup.state in (State.PAID, State.REFUNDED):
         log.warning("a paid top-up was called over", topup=topup.pk, said=said)
@@ -608,7 +608,7 @@ def _close(topup: TopUp, state: str, said: str) -> str:
     return "nothing new"
 
 
-def _tell(topup: TopUp, kind: str, amount_idr: int, what: str) -> None:
+def _tell(topup: TopUp, kind: str, amount_idr: int, what: str, *, detail: str = "") -> None:
     """Its owner is told in the transaction in which it changes."""
     notices.tell(
         user=topup.user,
@@ -617,6 +617,7 @@ def _tell(topup: TopUp, kind: str, amount_idr: int, what: str) -> None:
         amount=amount_idr,
         unit=Unit.IDR,
         reference=topup.pk,
+        detail=detail,
     )
 
 

@@ -1,11 +1,13 @@
 """Whoever's money changes is told of it: once, in his own language, and by mail where he wants that."""
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.core import mail
 from django.db import transaction
+from django.db.models.functions import Now
 from django.utils import translation
 
 from aleph import ids
@@ -153,6 +155,10 @@ def test_a_hold_is_no_fall(db: None) -> None:
 # Mail
 
 
+def lease_is_over(notice: Notice) -> None:
+    Notice.objects.filter(pk=notice.pk).update(mail_until=Now() - timedelta(seconds=1))
+
+
 def mailed(person: User) -> list[str]:
     return [str(letter.subject) for letter in mail.outbox if letter.to == [person.email]]
 
@@ -201,6 +207,49 @@ def test_the_clock_sends_what_was_forgotten(db: None, monkeypatch: pytest.Monkey
     monkeypatch.setattr(notices, "GRACE", -notices.GRACE)
     mailing.send_due()
     assert mailed(alice) == ["Rp 50.000 is in your wallet"]
+
+
+def test_a_mail_whose_sender_died_goes_out_when_his_lease_is_over(db: None) -> None:
+    alice = people.alice()
+    tell(alice)
+    (notice,) = notices.inbox(alice)
+    dead = notices.claim_mail(notice.pk)
+    assert dead is not None
+    mailing.send(notice.pk)
+    assert mailed(alice) == [], "he may be sending it still"
+    lease_is_over(notice)
+    mailing.send(notice.pk)
+    assert mailed(alice) == ["Rp 50.000 is in your wallet"]
+    notices.close_mail(dead, Notice.Mail.DUE)
+    notice.refresh_from_db()
+    assert (notice.mail, notice.mail_tries) == (Notice.Mail.SENT, 2), (
+        "he was not dead after all, and too late"
+    )
+
+
+def test_the_clock_finds_what_a_dead_sender_left(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice = people.alice()
+    tell(alice)
+    (notice,) = notices.inbox(alice)
+    notices.claim_mail(notice.pk)
+    monkeypatch.setattr(notices, "GRACE", -notices.GRACE)
+    mailing.send_due()
+    assert mailed(alice) == []
+    lease_is_over(notice)
+    mailing.send_due()
+    assert mailed(alice) == ["Rp 50.000 is in your wallet"]
+
+
+def test_a_mail_that_kills_every_sender_is_given_up(db: None) -> None:
+    alice = people.alice()
+    tell(alice)
+    (notice,) = notices.inbox(alice)
+    for _try in range(mailing.TRIES):
+        assert notices.claim_mail(notice.pk)
+        lease_is_over(notice)
+    mailing.send(notice.pk)
+    notice.refresh_from_db()
+    assert (notice.mail, mailed(alice)) == (Notice.Mail.FAILED, [])
 
 
 def test_what_was_undone_is_not_told(db: None) -> None:

@@ -9,12 +9,12 @@ import pytest
 from django.core import mail
 from django.core.management import call_command
 from django.db import IntegrityError, transaction
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from aleph import ids
 from aleph.accounts.models import User
 from aleph.problems import IdempotencyMismatch, InvalidRequest, NotFound
-from billing import audit, freezing, ledger, topups
+from billing import audit, freezing, ledger, mailing, notices, topups
 from billing.gateways import wire
 from billing.models import Account, GatewayEvent, TopUp
 from tests import people
@@ -268,6 +268,29 @@ def test_paid_after_expire_is_credited_and_said(
     shop.pay(topup.pk)
     topup = told(shop, topup)
     assert (topup.state, topup.was_late, wallet(alice)) == ("paid", True, AMOUNT)
+
+
+def test_its_owner_is_told_what_became_of_it_once(shop: Gateways, alice: User) -> None:
+    left, refused, late = begun(alice), begun(alice), begun(alice)
+    for topup, what in ((left, "expire"), (refused, "failure"), (late, "expire")):
+        shop.orders[topup.pk].status = what
+        told(shop, topup)
+    for _again in range(2):
+        shop.pay(late.pk)
+        told(shop, late)
+    shop.refund(late.pk, 40_000)
+    told(shop, late)
+    with translation.override("en"):
+        said = [
+            (notice.reference, mailing.words_of(notice).title) for notice in reversed(notices.inbox(alice))
+        ]
+    assert said == [
+        (left.pk, "A top-up of Rp 100.000 was not paid"),
+        (refused.pk, "A top-up of Rp 100.000 did not go through"),
+        (late.pk, "A top-up of Rp 100.000 was not paid"),
+        (late.pk, "Rp 100.000 is in your wallet"),
+        (late.pk, "Rp 40.000 refunded"),
+    ]
 
 
 @pytest.mark.parametrize(
