@@ -1,6 +1,7 @@
 # make run     everything on this machine: http://127.0.0.1:8000 (PORT and ALEPH_DATA are honoured)
 # make test    the tests, on SQLite and an embedded Redis, or on TEST_DATABASE_URL and TEST_REDIS_URL
 # make check   what a change must pass: format, lint, types, layers, migrations, deployment, tests
+# make proofs  all of that but the tests
 # make translations   the Indonesian catalogue, brought up to date with the source and compiled
 
 # The first Python 3.11 that really runs; a version manager may leave names behind that do not.
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 
 .DEFAULT_GOAL := run
-.PHONY: run test check style types layers migrations deployment translations format lock bench chaos clean
+.PHONY: run test check proofs style types layers migrations deployment translations format lock bench chaos clean
 
 run: $(VENV)/installed
 	@exec $(BIN)/python -m aleph.run
@@ -19,7 +20,9 @@ run: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest $(TESTS)
 
-check: style types layers migrations deployment test
+check: proofs test
+
+proofs: style types layers migrations deployment
 
 style: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

@@ -8,7 +8,10 @@ Three ways to the database, which holds the seed data from the start:
 `product`    the product's real processes on the same database and Redis (`tests.product`); implies `committed`.
 
 `browser` is a page of an installed Chromium at the product. Tests that use processes run last, so that no worker
-meddles with the others.
+meddles with the others. A story that Playwright waits for in vain gets one more try, and the summary names it.
+
+`TEST_SECOND_RUN=1` leaves out what another database or Redis cannot change: `.ci/run` sets it where everything passes on
+SQLite at the same time.
 """
 
 import ipaddress
@@ -20,11 +23,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from _pytest._code.code import ExceptionChainRepr
 from django.conf import settings
 from django.core.management import call_command
 from django.db import connection, connections
 from django.test.utils import setup_databases, teardown_databases
 from playwright.sync_api import Browser as Chromium
+from playwright.sync_api import TimeoutError as WaitedInVain
 from playwright.sync_api import sync_playwright
 
 from aleph.embedded_redis import EmbeddedRedis
@@ -43,21 +48,100 @@ def chromium() -> str | None:
     )
 
 
-# The order of the tests, and what the summary says
+# Which tests run, in which order, and how often
+
+ONCE = {
+    "test_attachments_in_the_browser",
+    "test_branches_in_the_browser",
+    "test_chat_in_the_browser",
+    "test_narrow_pages",
+    "test_translations",
+}
+"""Modules in which the database is scenery: about scripts, layout and texts."""
+
+ON_REDIS = {"test_rates", "test_stream"}
+"""Modules that need Redis and mostly no database."""
+
+ONE_MORE_TRY = pytest.mark.flaky(
+    reruns=1, only_rerun=[WaitedInVain, r"(?s)\AAssertionError: .+ with timeout \d+ms"]
+)
+"""For a browser that was too slow on a busy machine. Whatever else goes wrong fails at once."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if os.environ.get("TEST_SECOND_RUN"):
+        config.hook.pytest_deselected(items=[item for item in items if not _may_differ(item)])
+        items[:] = [item for item in items if _may_differ(item)]
     items.sort(key=lambda item: _processes_of(item))
+    for item in items:
+        if _processes_of(item) == 2:
+            item.add_marker(ONE_MORE_TRY)
+
+
+def _may_differ(item: pytest.Item) -> bool:
+    """Whether another database, or another Redis, might make a difference to a test."""
+    if item.path.stem in ONCE:
+        return False
+    asks_for_a_database = {"db", "django_db_setup"} & _fixtures_of(item) or item.get_closest_marker(
+        "django_db"
+    )
+    return bool(asks_for_a_database) or item.path.stem in ON_REDIS
 
 
 def _processes_of(item: pytest.Item) -> int:
-    fixtures = getattr(item, "fixturenames", ())
-    return 2 if "browser" in fixtures else 1 if "product" in fixtures else 0
+    fixtures = _fixtures_of(item)
+    return 2 if "installed_chromium" in fixtures else 1 if "product" in fixtures else 0
+
+
+def _fixtures_of(item: pytest.Item) -> set[str]:
+    return {*getattr(item, "fixturenames", ())}
+
+
+# What is said of failures
+
+LAST_LINES = 100
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Behind a failure stands what was last written, by the test and by the product's processes."""
+    report = yield
+    running = getattr(item, "funcargs", {}).get("product")
+    if report.failed:
+        if running is not None:
+            report.sections.append(("the product's processes", "\n".join(running.log)))
+        report.sections = [(name, _last_lines(text)) for name, text in report.sections]
+    return report
+
+
+def _last_lines(text: str) -> str:
+    lines = text.splitlines()
+    left_out = [f"({len(lines) - LAST_LINES} lines before these)"] if len(lines) > LAST_LINES else []
+    return "\n".join([*left_out, *lines[-LAST_LINES:]])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """At the end, where it is looked for: what was tried twice, and each failure once more, without the logs."""
+    for report in terminalreporter.getreports("rerun"):
+        terminalreporter.write_line(f"NEEDED ONE MORE TRY: {report.nodeid}", yellow=True)
+        terminalreporter.write_line(_fault_of(report).partition("\n\n")[0])
+    for report in [*terminalreporter.getreports("error"), *terminalreporter.getreports("failed")]:
+        terminalreporter.write_sep("_", report.nodeid, red=True)
+        terminalreporter.write_line(_fault_of(report))
     if any(NO_CHROMIUM in str(report.longrepr) for report in terminalreporter.getreports("skipped")):
         terminalreporter.write_line(f"NOTE: {NO_CHROMIUM}.", yellow=True)
+
+
+def _fault_of(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """What was said of it, and the line of ours at which it failed."""
+    fault = report.longrepr
+    if not isinstance(fault, ExceptionChainRepr) or fault.reprcrash is None:
+        return _last_lines(report.longreprtext)
+    places = [str(getattr(entry, "reprfileloc", "")) for entry in fault.reprtraceback.reprentries]
+    ours = next((place for place in reversed(places) if "site-packages" not in place), "")
+    return _last_lines(f"{ours}\n{fault.reprcrash.message}")
 
 
 # No network but this machine
@@ -205,15 +289,3 @@ def browser(installed_chromium: Chromium, product: Product) -> Iterator[Browser]
     opened.close()
     if opened.complaints:
         pytest.fail("the browser complained:\n" + "\n".join(opened.complaints))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item,
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Behind a failure stands what the product's processes last wrote."""
-    report = yield
-    running = getattr(item, "funcargs", {}).get("product")
-    if report.failed and running is not None:
-        report.sections.append(("the product's processes", "\n".join(running.log)))
-    return report

@@ -7,11 +7,13 @@ files.
 import email
 import email.policy
 import os
+import random
 import socket
 import subprocess
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from email.message import EmailMessage
 from typing import Any, Self
 from urllib.parse import urljoin, urlsplit, urlunsplit
@@ -180,6 +182,11 @@ def database_url() -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A port to listen on a little later. It lies below those that systems give to connections and to whoever asks for
+    any, so that nobody else gets it meanwhile."""
+    while True:
+        port = random.randrange(12_000, 30_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, port))
+            return port

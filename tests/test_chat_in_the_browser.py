@@ -5,11 +5,12 @@ from datetime import timedelta
 
 from django.utils import timezone
 from playwright.sync_api import Page, expect
+from playwright.sync_api import TimeoutError as WaitedInVain
 
 from chat import sessions
 from chat.models import Message, Session
 from tests import people
-from tests.browser import Browser
+from tests.browser import PATIENCE_MS, Browser
 from tests.product import simulated_model
 from tests.stories_of_chat import orphaned
 
@@ -31,11 +32,11 @@ def sent(page: Page, text: str) -> None:
 
 def until(page: Page, condition: str) -> None:
     """Wait for it from outside: the page's own policy forbids what Playwright would evaluate within."""
-    for _ in range(100):
+    for _ in range(PATIENCE_MS // 100):
         if page.evaluate(condition):
             return
         page.wait_for_timeout(100)
-    raise AssertionError(condition)
+    raise WaitedInVain(condition)
 
 
 def chat_with(browser: Browser, script: str) -> Page:
