@@ -52,6 +52,10 @@ class Paper:
         self._write(number, size=10, color=MUTED, align=Align.R)
         self.gap(8)
 
+    def heading(self, text: str) -> None:
+        self._write(text, size=13, bold=True)
+        self.gap(3)
+
     def facts(self, facts: Sequence[tuple[str, str]]) -> None:
         """Labels with what they say, each on lines of its own."""
         for label, text in facts:

@@ -133,6 +133,16 @@ def of(purchase: Purchase) -> QuerySet[Correction]:
     )
 
 
+def applied_refund(purchase: Purchase) -> Correction | None:
+    return of(purchase).filter(state=State.APPLIED).first()
+
+
+def transfers_of(correction: Correction) -> list[Transfer]:
+    """What a refund has moved, in the order in which it was written."""
+    keys = [f"{correction.pk}:{part}" for part in ("bonus", "tokens", "kept", "wallet")]
+    return list(Transfer.objects.filter(key__in=keys).order_by("place", "pk"))
+
+
 def get(correction_id: str) -> Correction:
     found = (
         Correction.objects.filter(pk=correction_id).select_related("user", "author", "purchase").first()

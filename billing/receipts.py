@@ -1,7 +1,7 @@
 """The receipt of a purchase: one source of its figures for the page, the printer, the PDF and the chat.
 
-All of it comes from the purchase as it was kept, never from today's packages. The lines of a quote, which the confirm
-step shows, are made by the same function.
+All of it comes from the purchase as it was kept, never from today's packages. A refund is added below it, and changes
+nothing above. The lines of a quote, which the confirm step shows, are made by the same function.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from django.utils.translation import gettext as _
 from aleph import paper
 from aleph.accounts.models import User
 from aleph.templatetags.aleph import count, rupiah, signed
-from billing import purchases
-from billing.models import Purchase
+from billing import corrections, purchases
+from billing.models import Correction, Purchase, Unit
 from billing.offers import Quote
 
 
@@ -30,6 +30,29 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Refund:
+    """What was given back of a purchase, and what both accounts were after it. Figures of `lines` are below zero."""
+
+    correction: Correction
+    lines: list[Line]
+    wallet_after_idr: int
+    tokens_after: int
+    transfers: list[str]
+
+    @property
+    def at(self) -> datetime:
+        return timezone.localtime(self.correction.decided_at)
+
+    @property
+    def wallet_before_idr(self) -> int:
+        return self.wallet_after_idr - self.correction.amount
+
+    @property
+    def tokens_before(self) -> int:
+        return self.tokens_after + self.correction.tokens_taken
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What the receipt says. Transfers are ids of the ledger."""
 
@@ -38,10 +61,23 @@ class Receipt:
     email: str
     lines: list[Line]
     transfers: list[str]
+    refund: Refund | None
 
     @property
     def at(self) -> datetime:
         return timezone.localtime(self.purchase.created_at)
+
+    @property
+    def kept_tokens(self) -> int:
+        """Of what was bought, after a refund."""
+        taken = self.refund.correction.tokens_taken if self.refund else 0
+        return self.purchase.total_tokens - taken
+
+    @property
+    def kept_price_idr(self) -> int:
+        """Of what was paid, after a refund."""
+        returned = self.refund.correction.amount if self.refund else 0
+        return self.purchase.price_idr - returned
 
 
 def of(user: User, purchase_id: str) -> Receipt:
@@ -53,6 +89,7 @@ def of(user: User, purchase_id: str) -> Receipt:
         email=user.email,
         lines=lines_of(purchase),
         transfers=purchases.transfers_of(purchase),
+        refund=_refund_of(purchase),
     )
 
 
@@ -72,6 +109,25 @@ def lines_of(bought: Purchase | Quote) -> list[Line]:
         label = _("Promo code %(code)s") % {"code": bought.promo_code}
         lines.append(Line(label, bought.promo_bonus_tokens or None, -bought.promo_discount_idr))
     return lines
+
+
+def _refund_of(purchase: Purchase) -> Refund | None:
+    correction = corrections.applied_refund(purchase)
+    if correction is None:
+        return None
+    transfers = corrections.transfers_of(correction)
+    after = {transfer.unit: transfer.balance_after or 0 for transfer in transfers}
+    bonus = correction.bonus_taken
+    lines = [Line(_("Tokens that were not used"), bonus - correction.tokens_taken, -correction.amount)]
+    if bonus:
+        lines.append(Line(_("Bonus that was not used"), -bonus, 0))
+    return Refund(
+        correction=correction,
+        lines=lines,
+        wallet_after_idr=after[Unit.IDR],
+        tokens_after=after[Unit.TOKEN],
+        transfers=[transfer.pk for transfer in transfers],
+    )
 
 
 def as_pdf(receipt: Receipt) -> HttpResponse:
@@ -100,24 +156,50 @@ def as_pdf(receipt: Receipt) -> HttpResponse:
         widths=(50, 25, 25),
         total=True,
     )
+    _balances(
+        sheet,
+        what=_("This purchase"),
+        wallet=(bought.wallet_before_idr, bought.wallet_after_idr),
+        tokens=(bought.tokens_before, bought.tokens_after),
+    )
+    transfers = receipt.transfers
+    if refund := receipt.refund:
+        sheet.heading(_("Refund"))
+        sheet.facts(
+            [
+                (_("Refunded on"), date_format(refund.at, "j F Y, H:i T")),
+                (_("Why"), refund.correction.reason),
+            ]
+        )
+        sheet.table(
+            [_("Item"), _("Tokens"), _("Price")],
+            [
+                *([line.label, signed(line.tokens or 0), rupiah(line.price_idr)] for line in refund.lines),
+                [_("Total after the refund"), count(receipt.kept_tokens), rupiah(receipt.kept_price_idr)],
+            ],
+            widths=(50, 25, 25),
+            total=True,
+        )
+        _balances(
+            sheet,
+            what=_("This refund"),
+            wallet=(refund.wallet_before_idr, refund.wallet_after_idr),
+            tokens=(refund.tokens_before, refund.tokens_after),
+        )
+        transfers = transfers + refund.transfers
+    sheet.small(_("Order %(order)s") % {"order": bought.pk})
+    sheet.small(f"{_('Transfers')} {', '.join(transfers)}")
+    return paper.answered(f"{bought.number}.pdf", sheet.as_bytes(at=receipt.at))
+
+
+def _balances(sheet: paper.Paper, *, what: str, wallet: tuple[int, int], tokens: tuple[int, int]) -> None:
+    """Both accounts before and after."""
+    plus = "+" if wallet[1] > wallet[0] else ""
     sheet.table(
-        [_("Balance"), _("Before"), _("This purchase"), _("After")],
+        [_("Balance"), _("Before"), what, _("After")],
         [
-            [
-                _("Wallet"),
-                rupiah(bought.wallet_before_idr),
-                rupiah(-bought.price_idr),
-                rupiah(bought.wallet_after_idr),
-            ],
-            [
-                _("Tokens"),
-                count(bought.tokens_before),
-                signed(bought.total_tokens),
-                count(bought.tokens_after),
-            ],
+            [_("Wallet"), rupiah(wallet[0]), plus + rupiah(wallet[1] - wallet[0]), rupiah(wallet[1])],
+            [_("Tokens"), count(tokens[0]), signed(tokens[1] - tokens[0]), count(tokens[1])],
         ],
         widths=(25, 25, 25, 25),
     )
-    sheet.small(_("Order %(order)s") % {"order": bought.pk})
-    sheet.small(f"{_('Transfers')} {', '.join(receipt.transfers)}")
-    return paper.answered(f"{bought.number}.pdf", sheet.as_bytes(at=receipt.at))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.db import IntegrityError, transaction
+from django.urls import reverse
 
 from aleph import ids
 from aleph.accounts.models import User
@@ -14,6 +15,8 @@ from billing import audit, corrections, ledger, notices, purchases
 from billing.models import Account, Correction, Purchase, Transfer
 from tests import people
 from tests.crowd import at_once, failures, successes
+from tests.test_billing_pages import signed_in, words
+from tests.test_offers import text_of_pdf
 
 WALLET, TOKENS = Account.WALLET, Account.TOKENS
 
@@ -341,3 +344,44 @@ def test_what_is_used_while_it_is_refunded_is_one_of_both(committed: None) -> No
         assert made.tokens_taken + spent == tokens - ledger.balance_of(alice).tokens
         assert ledger.balance_of(alice).wallet_idr == 950_000 + made.amount
     assert audit.check() == []
+
+
+# The receipt
+
+
+def test_a_receipt_shows_the_refund_below_what_it_always_said(books: None) -> None:
+    alice = rich()
+    other = bought(alice)
+    purchase = bought(alice)
+    client = signed_in(alice)
+    address = reverse("billing:receipt", args=[purchase.pk])
+    before = words(client.get(address))
+    assert "Refund" not in before
+    use(alice, ledger.balance_of(alice).bonus + 12_500)
+    refunded(purchase, reason="Bought by mistake")
+    page = words(client.get(address))
+    shared = before.partition("Order ")[0].replace(purchase.number, f"{purchase.number} Refunded")
+    assert page.startswith(shared), "what was said of the purchase stays as it was"
+    below = page.removeprefix(shared)
+    assert "Bought by mistake" in below
+    assert "Tokens that were not used −7,500 −Rp 37.500" in below
+    assert "Total after the refund 3,000 tokens Rp 12.500" in below
+    assert "Before Rp 900.000 This refund +Rp 37.500 After Rp 937.500" in below
+    assert "Before 7,500 This refund −7,500 After 0" in below
+    paper = text_of_pdf(client.get(f"{address}.pdf"))
+    for said in ("Refund", "Bought by mistake", "-Rp 37.500", "Rp 12.500", "Rp 937.500"):
+        assert said in paper, said
+    assert "Refund" not in words(client.get(reverse("billing:receipt", args=[other.pk])))
+
+
+def test_a_refund_that_waits_for_a_second_person_is_on_no_receipt(books: None) -> None:
+    alice = rich()
+    purchase = bought(alice, "business")
+    made = refunded(purchase)
+    assert made.state == "proposed"
+    client, address = signed_in(alice), reverse("billing:receipt", args=[purchase.pk])
+    assert "Refund" not in words(client.get(address))
+    corrections.approve(correction_id=made.pk, by=people.someone("Erik", is_staff=True))
+    below = words(client.get(address)).partition("Refunded on")[2]
+    assert "Tokens that were not used −200,000 −Rp 600.000 Bonus that was not used −30,000 Rp 0" in below
+    assert "Total after the refund 0 tokens Rp 0" in below
