@@ -260,6 +260,7 @@ class Message(models.Model):
     estimated_input_tokens = models.PositiveIntegerField(_("estimated input"), default=0)
     max_output_tokens = models.PositiveIntegerField(_("output limit"), default=0)
     is_limited_by_balance = models.BooleanField(_("limited by the balance"), default=False)
+    is_limited_by_budget = models.BooleanField(_("limited by a budget"), default=False)
     held_tokens = models.PositiveBigIntegerField(_("tokens held"), default=0)
     hold_id = models.CharField(_("hold"), max_length=ids.LENGTH, blank=True)
     finish_reason = models.CharField(_("finish reason"), max_length=20, blank=True)

@@ -37,7 +37,7 @@ from django.utils import timezone
 
 from aleph.failpoints import reach
 from aleph.problems import IdempotencyMismatch
-from aleph.returning import update_returning
+from aleph.returning import update_asking, update_returning
 from aleph.sealed import stored
 from billing import ledger, refills
 from chat import attachments, breakers, catalogue, prompts, providers, refusals, stream
@@ -54,7 +54,7 @@ from chat.providers.base import (
     Text,
     Usage,
 )
-from usage import calibration, estimate, meter
+from usage import budgets, calibration, estimate, meter
 
 log = structlog.get_logger(__name__)
 State = Message.State
@@ -477,7 +477,9 @@ def _close_once(reply: Message, outcome: Outcome, only_if: Q) -> bool:
     used = _used(reply, outcome, counts)
     charge = min(used, reply.held_tokens) if outcome.is_charged else 0
     with transaction.atomic():
-        closed = Message.objects.filter(only_if, pk=reply.pk, epoch=reply.epoch, state=reply.state).update(
+        closed = update_asking(
+            Message.objects.filter(only_if, pk=reply.pk, epoch=reply.epoch, state=reply.state),
+            budgets.reserved_for(reply.pk),
             state=outcome.state,
             epoch=F("epoch") + 1,
             content=outcome.text,
@@ -502,6 +504,8 @@ def _close_once(reply: Message, outcome: Outcome, only_if: Q) -> bool:
             Session.objects.filter(pk=reply.session_id).update(
                 total_tokens_used=F("total_tokens_used") + cost
             )
+        if any(closed):
+            budgets.settle(reference=reply.pk, charged_tokens=cost)
         reach("K7")
     reach("K8")
     return True

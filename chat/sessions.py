@@ -14,8 +14,10 @@ from django.utils.translation import gettext_lazy as _
 from aleph import ids
 from aleph.accounts.models import User
 from aleph.problems import Conflict, InvalidRequest, NotFound, RateLimited
+from aleph.returning import update_asking
 from chat import attachments, branches, replies
 from chat.models import ChatModel, Message, Session
+from usage import budgets
 
 PAGE = 50
 FULL_WAIT_S = 5
@@ -182,9 +184,17 @@ def delete(session: Session) -> None:
     raise Conflict
 
 
-def touch(session: Session, *, messages: int, title: str = "", model: ChatModel | None = None) -> None:
-    """Count messages that were just added; name the session if it has no name. Raises `NotFound` when it was deleted
-    meanwhile, `TooManyOpen` when its owner has too many open replies now; the messages must not be kept then."""
+def touch(
+    session: Session,
+    *,
+    messages: int,
+    title: str = "",
+    model: ChatModel | None = None,
+    key_id: int | None = None,
+) -> bool:
+    """Count messages that were just added; name the session if it has no name. Whether a reply among them, asked for with
+    the API key `key_id`, falls under a budget. Raises `NotFound` when the session was deleted meanwhile, `TooManyOpen` when
+    its owner has too many open replies now; the messages must not be kept then."""
     changes: dict[str, object] = {
         "message_count": F("message_count") + messages,
         "last_message_at": Now(),
@@ -203,8 +213,11 @@ def touch(session: Session, *, messages: int, title: str = "", model: ChatModel 
             output_field=BooleanField(),
         )
         admitted = same.filter(has_room)
-    if not admitted.update(**changes):
+    # Asked in the same statement, too: it comes after everything that may be refused for another reason.
+    touched = update_asking(admitted, budgets.applying(session.user_id, key_id), **changes)
+    if not touched:
         raise TooManyOpen if same.exists() else NotFound
+    return touched[0]
 
 
 def _title(title: str) -> str:

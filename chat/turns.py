@@ -24,6 +24,7 @@ from chat import attachments as attached
 from chat import branches, catalogue, prompts, replies, sessions
 from chat.catalogue import Offer
 from chat.models import Attachment, Message, Session
+from usage import budgets
 
 MAX_TEXT = 100_000
 """Characters of one message. More than any model of the catalogue makes good use of."""
@@ -79,9 +80,12 @@ class StillWriting(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
+    """`budget`: what is left of the tightest budget that the reply falls under, where it began just now."""
+
     session: Session
     message: Message
     reply: Message
+    budget: budgets.Left | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,19 +136,21 @@ def start(
     terms: str | None = None,
     parent: str | None = None,
     attachments: Sequence[str] = (),
+    key_id: int | None = None,
 ) -> Turn:
     """Admit a message and queue its reply. Without a session a new one begins; `model_slug` None keeps the session's
     model (for a new session: the free tier). `terms` are the `ChatModel.terms` that the sender was shown. `parent` is the
     id of the reply that the message is said to, None for the session's newest; where something was said to it already,
     the message begins another branch. `attachments` are the ids of images to go with it.
+    `key_id` is the API key that it came with.
 
     Raises `EmptyText`, `TextTooLong`, `ImagesNotTaken`, `attachments.TooManyImages`, `attachments.ImageGone`, `UnknownModel`, `ModelUnavailable`, `PriceChanged`, `StillWriting`, `ledger.Insufficient`,
-    `ledger.Frozen`, `sessions.TooManyOpen`, and `NotFound` for a parent that is no reply of this session. Nothing is written
+    `ledger.Frozen`, `sessions.TooManyOpen`, `budgets.BudgetExceeded`, and `NotFound` for a parent that is no reply of this session. Nothing is written
     then. A known `turn` gives the first answer again; with other words it is an `IdempotencyMismatch`.
     """
     said = _cleaned(text)
     admitted = _admitted_once(
-        user, turn, lambda: _start(user, session, said, model_slug, turn, terms, parent, attachments)
+        user, turn, lambda: _start(user, session, said, model_slug, turn, terms, parent, attachments, key_id)
     )
     return _as_asked(admitted, said, session, model_slug, parent, attachments)
 
@@ -158,6 +164,7 @@ def edit(
     model_slug: str | None = None,
     terms: str | None = None,
     attachments: Sequence[str] | None = None,
+    key_id: int | None = None,
 ) -> Turn:
     """Say something else in the place of the user's message `message_id`, which stays as a branch. `attachments`: of its
     images those to keep, and drafts; None keeps all. Raises as `start`."""
@@ -166,24 +173,38 @@ def edit(
         attachments = [image.pk for image in attached.of([old]).get(old.pk, ())]
     said, parent = _cleaned(text), old.parent_id or branches.FIRST
     admitted = _admitted_once(
-        user, turn, lambda: _start(user, old.session, said, model_slug, turn, terms, parent, attachments)
+        user,
+        turn,
+        lambda: _start(user, old.session, said, model_slug, turn, terms, parent, attachments, key_id),
     )
     return _as_asked(admitted, said, old.session, model_slug, parent, attachments)
 
 
 def retry(
-    *, user: User, reply_id: str, turn: str, model_slug: str | None = None, terms: str | None = None
+    *,
+    user: User,
+    reply_id: str,
+    turn: str,
+    model_slug: str | None = None,
+    terms: str | None = None,
+    key_id: int | None = None,
 ) -> Turn:
     """Queue another reply to the message that `reply_id` answered; the old reply stays as a branch. Raises as `start`."""
     old = sessions.reply(user, reply_id)
     asked = old.parent
     if asked is None:
         raise NotFound
-    return _answer_once(user, asked, old, turn, model_slug, terms)
+    return _answer_once(user, asked, old, turn, model_slug, terms, key_id)
 
 
 def go_on(
-    *, user: User, reply_id: str, turn: str, model_slug: str | None = None, terms: str | None = None
+    *,
+    user: User,
+    reply_id: str,
+    turn: str,
+    model_slug: str | None = None,
+    terms: str | None = None,
+    key_id: int | None = None,
 ) -> Turn:
     """Queue a reply that goes on where `reply_id` was cut off. It is a turn of its own, with a hold and a charge of its
     own: for what was said, the text so far included, and for what is written from there on. Raises `NothingToGoOn`,
@@ -193,7 +214,7 @@ def go_on(
         raise StillWriting
     if not old.is_cut_off:
         raise NothingToGoOn
-    return _answer_once(user, old, old, turn, model_slug, terms)
+    return _answer_once(user, old, old, turn, model_slug, terms, key_id)
 
 
 def stop(*, user: User, reply_id: str) -> Message:
@@ -263,6 +284,7 @@ def _start(
     terms: str | None,
     parent: str | None,
     attachments: Sequence[str],
+    key_id: int | None,
 ) -> Turn:
     if not text:
         raise EmptyText
@@ -289,9 +311,10 @@ def _start(
         reply = _reply(reply_id, message, offer, draft, turn)
         Message.objects.bulk_create([message, reply])
         attached.attach(message, images)
-        sessions.touch(session, messages=2, title=title_of(text), model=chosen)
+        is_budgeted = sessions.touch(session, messages=2, title=title_of(text), model=chosen, key_id=key_id)
+        left = _reserved(reply, draft, key_id) if is_budgeted else None
         _ring_on_commit(reply)
-    return Turn(session, message, reply)
+    return Turn(session, message, reply, left)
 
 
 def _as_asked(
@@ -320,13 +343,19 @@ def _is_of_another_model(admitted: Turn, model_slug: str | None) -> bool:
 
 
 def _answer_once(
-    user: User, asked: Message, old: Message, turn: str, model_slug: str | None, terms: str | None
+    user: User,
+    asked: Message,
+    old: Message,
+    turn: str,
+    model_slug: str | None,
+    terms: str | None,
+    key_id: int | None,
 ) -> Turn:
     """Another answer to `asked`, by default by the model of `old`."""
     slug = model_slug or (old.model.slug if old.model else None)
 
     def answer() -> Turn:
-        return _answer(old.session, asked, slug, turn, terms, is_chosen=bool(model_slug))
+        return _answer(old.session, asked, slug, turn, terms, key_id, is_chosen=bool(model_slug))
 
     admitted = _admitted_once(user, turn, answer)
     if admitted.message.pk != asked.pk or _is_of_another_model(admitted, model_slug):
@@ -335,7 +364,14 @@ def _answer_once(
 
 
 def _answer(
-    session: Session, asked: Message, model_slug: str | None, turn: str, terms: str | None, *, is_chosen: bool
+    session: Session,
+    asked: Message,
+    model_slug: str | None,
+    turn: str,
+    terms: str | None,
+    key_id: int | None,
+    *,
+    is_chosen: bool,
 ) -> Turn:
     conversation = prompts.Conversation(session.pk, tip=asked.pk)
     if conversation.writing is not None:
@@ -345,9 +381,11 @@ def _answer(
     with transaction.atomic():
         reply = _reply(ids.new("msg"), asked, offer, draft, turn)
         reply.save(force_insert=True)
-        sessions.touch(session, messages=1, model=offer.model if is_chosen else session.model)
+        chosen = offer.model if is_chosen else session.model
+        is_budgeted = sessions.touch(session, messages=1, model=chosen, key_id=key_id)
+        left = _reserved(reply, draft, key_id) if is_budgeted else None
         _ring_on_commit(reply)
-    return Turn(session, asked, reply)
+    return Turn(session, asked, reply, left)
 
 
 def _reply(reply_id: str, message: Message, offer: Offer, draft: prompts.Draft, turn: str) -> Message:
@@ -390,6 +428,26 @@ def _reply(reply_id: str, message: Message, offer: Offer, draft: prompts.Draft, 
                 model, tokens=hold.amount, input_tokens=draft.at_most
             )
     return reply
+
+
+def _reserved(reply: Message, draft: prompts.Draft, key_id: int | None) -> budgets.Left | None:
+    """Reserve what the reply can cost in the budgets that it falls under; it gets as much output as they pay for. What is
+    left of the tightest. Raises `budgets.BudgetExceeded`."""
+    call = budgets.Call(
+        reference=reply.pk,
+        provider=reply.provider,
+        model=reply.answered_by,
+        input_tokens=draft.at_most,
+        output_tokens=reply.max_output_tokens,
+        least_output=min(USEFUL_OUTPUT, reply.max_output_tokens),
+        input_rate=reply.input_rate,
+        output_rate=reply.output_rate,
+    )
+    admission = budgets.reserve(call, user_id=reply.user_id, key_id=key_id)
+    if admission.output_tokens < reply.max_output_tokens:
+        reply.max_output_tokens, reply.is_limited_by_budget = admission.output_tokens, True
+        reply.save(update_fields=["max_output_tokens", "is_limited_by_budget"])
+    return admission.left
 
 
 def _quote(offer: Offer, draft: prompts.Draft, available: int) -> Quote:

@@ -18,7 +18,7 @@ from django.db.models import CharField
 from django.utils import timezone
 
 from aleph import ids
-from usage import calibration, pricing
+from usage import budgets, calibration, pricing
 from usage.calibration import Lesson
 from usage.counts import Counts
 from usage.models import ModelPrice, TokenUsage
@@ -156,15 +156,19 @@ def counts_of(row: TokenUsage) -> Counts:
 def _price(row: TokenUsage, price: ModelPrice) -> bool:
     cost = pricing.cost(price, counts_of(row))
     unpriced = TokenUsage.objects.filter(pk=row.pk, price=None)
-    return bool(
-        unpriced.update(
-            price=price,
-            unit_prices=price.snapshot,
-            input_cost_usd=cost.input_usd,
-            output_cost_usd=cost.output_usd,
-            total_cost_usd=cost.total_usd,
+    with transaction.atomic():
+        is_priced = bool(
+            unpriced.update(
+                price=price,
+                unit_prices=price.snapshot,
+                input_cost_usd=cost.input_usd,
+                output_cost_usd=cost.output_usd,
+                total_cost_usd=cost.total_usd,
+            )
         )
-    )
+        if is_priced:
+            budgets.count_again(row.operation_id)
+    return is_priced
 
 
 def _say(row: TokenUsage) -> None:

@@ -17,7 +17,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from aleph import ids
-from aleph.accounts.models import Company
+from aleph.accounts.models import ApiKey, Company
 
 PRICE_DIGITS, PRICE_PLACES = 14, 6
 """USD for a million LLM tokens. Six places hold the finest published figure (0.003 USD)."""
@@ -31,6 +31,12 @@ SUM_DIGITS = 26
 DEAREST_USD_PER_MILLION = Decimal(10_000)
 """Far above any published price. After a slip of the pen a call could cost more than a row can hold, and a row
 that cannot be stored stops the charge that it belongs to."""
+
+USD_UNIT = Decimal(1).scaleb(-COST_PLACES)
+"""What budgets count dollars in."""
+
+MOST_IN_BUDGET = 10**18
+"""A million dollars in `USD_UNIT`. Eight of them fit into a column."""
 
 PLAUSIBLE = [MinValueValidator(Decimal(0)), MaxValueValidator(DEAREST_USD_PER_MILLION)]
 
@@ -585,3 +591,197 @@ class ReportedCall(models.Model):
 
     def __str__(self) -> str:
         return self.event_id
+
+
+class Budget(models.Model):
+    """What somebody wants spent at most in a day, a week or a month: a person, one of his API keys, the members of a
+    company together, or everyone. Written by `usage.budgets` only.
+
+    Amounts are whole numbers of the smallest unit: Aleph tokens, or `USD_UNIT` of a dollar, so that both databases add
+    them up exactly. Each period has a row of its own with what is spent and what is reserved; `current` is the newest.
+    What loosens waits until `later_at`.
+    """
+
+    class Scope(models.TextChoices):
+        USER = "user", _("a person")
+        KEY = "key", _("an API key")
+        COMPANY = "company", _("a company")
+        EVERYONE = "everyone", _("everyone together")
+
+    class Unit(models.TextChoices):
+        TOKEN = "token", _("tokens")
+        USD = "usd", _("US dollars")
+
+    class Every(models.TextChoices):
+        DAY = "day", _("day")
+        WEEK = "week", _("week")
+        MONTH = "month", _("month")
+
+    class Action(models.TextChoices):
+        WARN = "warn", _("only warn")
+        THROTTLE = "throttle", _("slow down")
+        BLOCK = "block", _("stop")
+
+    id = models.CharField(primary_key=True, max_length=ids.LENGTH)
+    scope = models.CharField(_("for"), max_length=8, choices=Scope)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="+",
+        verbose_name=_("user"),
+    )
+    api_key = models.ForeignKey(
+        ApiKey,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="+",
+        verbose_name=_("API key"),
+    )
+    company = models.ForeignKey(
+        Company, on_delete=models.CASCADE, null=True, blank=True, related_name="+", verbose_name=_("company")
+    )
+    is_by_staff = models.BooleanField(
+        _("set by staff"), default=False, help_text=_("Only staff can change or end it.")
+    )
+    unit = models.CharField(_("counted in"), max_length=5, choices=Unit)
+    every = models.CharField(_("every"), max_length=5, choices=Every)
+    limit = models.PositiveBigIntegerField(_("limit"))
+    action = models.CharField(_("at the limit"), max_length=8, choices=Action)
+    thresholds = models.JSONField(_("tell at, percent"), default=list)
+    later_limit = models.PositiveBigIntegerField(_("limit from then on"), null=True)
+    later_action = models.CharField(_("at the limit from then on"), max_length=8, choices=Action, blank=True)
+    later_at = models.DateTimeField(_("changes"), null=True)
+    time_zone = models.CharField(
+        _("time zone"), max_length=64, blank=True, help_text=_("Empty: that of its owner.")
+    )
+    current = models.ForeignKey(
+        "BudgetPeriod", on_delete=models.SET_NULL, null=True, related_name="+", verbose_name=_("period")
+    )
+    created_at = models.DateTimeField(_("created"), default=timezone.now)
+    ended_at = models.DateTimeField(_("ends"), null=True)
+
+    class Meta:
+        verbose_name = _("budget")
+        verbose_name_plural = _("budgets")
+        indexes = [
+            models.Index(fields=["scope"], condition=Q(scope="everyone"), name="budget_for_everyone"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(scope="user", user__isnull=False, api_key=None, company=None)
+                | Q(scope="key", user__isnull=False, api_key__isnull=False, company=None)
+                | Q(scope="company", user=None, api_key=None, company__isnull=False)
+                | Q(scope="everyone", user=None, api_key=None, company=None),
+                name="budget_has_its_owner",
+            ),
+            models.CheckConstraint(
+                condition=Q(limit__gt=0, limit__lte=MOST_IN_BUDGET)
+                & (Q(later_limit=None) | Q(later_limit__gt=0, later_limit__lte=MOST_IN_BUDGET)),
+                name="budget_limit_plausible",
+            ),
+            models.CheckConstraint(
+                condition=Q(later_limit=None, later_action="") | Q(later_at__isnull=False),
+                name="budget_loosens_at_a_time",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class BudgetPeriod(models.Model):
+    """One period of a budget: what replies have cost that began in it (`spent`), and what those in progress may cost
+    (`reserved`). `limit` is what held when it was last looked at."""
+
+    budget = models.ForeignKey(
+        Budget, on_delete=models.CASCADE, related_name="periods", db_index=False, verbose_name=_("budget")
+    )
+    starts_at = models.DateTimeField(_("from"))
+    ends_at = models.DateTimeField(_("until"))
+    limit = models.PositiveBigIntegerField(_("limit"))
+    spent = models.PositiveBigIntegerField(_("spent"), default=0)
+    reserved = models.PositiveBigIntegerField(_("reserved"), default=0)
+
+    class Meta:
+        verbose_name = _("period of a budget")
+        verbose_name_plural = _("periods of budgets")
+        constraints = [
+            models.UniqueConstraint(fields=["budget", "starts_at"], name="budget_period_once"),
+            models.CheckConstraint(
+                condition=Q(ends_at__gt=models.F("starts_at")), name="budget_period_ends_after_start"
+            ),
+            models.CheckConstraint(
+                condition=Q(spent__gte=0, reserved__gte=0), name="budget_period_not_negative"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.budget_id} {self.starts_at:%Y-%m-%d}"
+
+
+class BudgetEntry(models.Model):
+    """What one reply (`reference`) reserved of a period, and, once it is over, what it `spent`. The counters of a period
+    are the sums of its entries. What was spent before a budget was made is an entry that has the budget's id."""
+
+    period = models.ForeignKey(
+        BudgetPeriod,
+        on_delete=models.CASCADE,
+        related_name="entries",
+        db_index=False,
+        verbose_name=_("period"),
+    )
+    reference = models.CharField(_("reply"), max_length=64)
+    reserved = models.PositiveBigIntegerField(_("reserved"))
+    spent = models.PositiveBigIntegerField(_("spent"), null=True)
+    created_at = models.DateTimeField(_("reserved at"), default=timezone.now)
+    closed_at = models.DateTimeField(_("closed"), null=True)
+
+    class Meta:
+        verbose_name = _("entry of a budget")
+        verbose_name_plural = _("entries of budgets")
+        indexes = [models.Index(fields=["period", "created_at"], name="budget_entry_by_period")]
+        constraints = [
+            models.UniqueConstraint(fields=["reference", "period"], name="budget_entry_once"),
+            models.CheckConstraint(
+                condition=Q(closed_at=None, spent=None) | Q(closed_at__isnull=False, spent__isnull=False),
+                name="budget_entry_closed_with_its_cost",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.reference} {self.period_id}"
+
+
+class BudgetCrossing(models.Model):
+    """A period's spending passed so many percent of the limit: once per period and percent, written with the reply that
+    passed it. Whoever tells people of it notes so in `told_at`."""
+
+    period = models.ForeignKey(
+        BudgetPeriod,
+        on_delete=models.CASCADE,
+        related_name="crossings",
+        db_index=False,
+        verbose_name=_("period"),
+    )
+    percent = models.PositiveSmallIntegerField(_("percent"))
+    limit = models.PositiveBigIntegerField(_("limit"))
+    spent = models.PositiveBigIntegerField(_("spent"))
+    crossed_at = models.DateTimeField(_("crossed"), default=timezone.now)
+    told_at = models.DateTimeField(_("told"), null=True)
+
+    class Meta:
+        verbose_name = _("crossing of a budget")
+        verbose_name_plural = _("crossings of budgets")
+        indexes = [
+            models.Index(fields=["id"], condition=Q(told_at=None), name="budget_crossing_untold"),
+        ]
+        constraints = [
+            models.UniqueConstraint(fields=["period", "percent"], name="budget_crossed_once"),
+            models.CheckConstraint(condition=Q(percent__gt=0), name="budget_crossing_plausible"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.period_id} {self.percent}%"
