@@ -235,6 +235,12 @@ CELERY_BEAT_SCHEDULE = {
     "topups": {"task": "billing.tasks.sweep_topups", "schedule": 5.0, "options": {"expires": 5}},
     "audit": {"task": "billing.tasks.audit", "schedule": 600.0, "options": {"expires": 600}},
     "refills": {"task": "billing.tasks.refills", "schedule": 20.0, "options": {"expires": 20}},
+    "webhooks": {"task": "billing.tasks.deliver", "schedule": 3.0, "options": {"expires": 3}},
+    "webhook log": {
+        "task": "billing.tasks.clean_webhooks",
+        "schedule": 600.0,
+        "options": {"expires": 600},
+    },
     "watch": {"task": "billing.tasks.watch", "schedule": 60.0, "options": {"expires": 60}},
     "attachments": {"task": "chat.tasks.sweep_attachments", "schedule": 600.0, "options": {"expires": 600}},
 }

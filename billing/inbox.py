@@ -21,8 +21,11 @@ PLACES = {
     Notice.Kind.PURCHASE: "billing:receipt",
     Notice.Kind.TOPUP: "billing:topup",
     Notice.Kind.TOPUP_FAILED: "billing:topup",
+    Notice.Kind.WEBHOOK: "billing:endpoint",
 }
 """Where what a notice is about has a page, by its reference; of the others the history tells."""
+ELSEWHERE = {Notice.Kind.REFILL: "billing:refill", Notice.Kind.UNUSUAL: "usage:home"}
+"""What has one page for all its notices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Shown:
 
 
 class WishesForm(forms.Form):
-    """Mail is wanted for every kind that is ticked."""
+    """Mail is wanted for every kind that is ticked, and so is the page for those that may be kept out of it."""
 
     LONGEST: ClassVar[int] = 10**12
 
@@ -49,6 +52,25 @@ class WishesForm(forms.Form):
         required=False,
         widget=forms.CheckboxSelectMultiple,
     )
+    page = forms.MultipleChoiceField(
+        choices=[(kind, kind) for kind in Notice.OPTIONAL],
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+    )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A kind in each: what it is called, whether it is in the page and mailed, and whether the page is his choice."""
+        in_page, mailed = self["page"].value() or [], self["mail"].value() or []
+        return [
+            {
+                "kind": kind.value,
+                "label": kind.label,
+                "is_optional": kind in Notice.OPTIONAL,
+                "in_page": kind not in Notice.OPTIONAL or kind.value in in_page,
+                "mailed": kind.value in mailed,
+            }
+            for kind in Notice.Kind
+        ]
 
 
 @require_safe
@@ -60,6 +82,7 @@ def page(request: HttpRequest) -> HttpResponse:
         initial={
             "low_below": wishes.low_below,
             "mail": [kind for kind in Notice.Kind.values if kind not in wishes.without_mail],
+            "page": [kind for kind in Notice.OPTIONAL if kind not in wishes.without_page],
         }
     )
     return _page(request, form)
@@ -83,11 +106,12 @@ def wishes(request: HttpRequest) -> HttpResponse:
     form = WishesForm(request.POST)
     if not form.is_valid():
         return _page(request, form, status=422)
-    wanted = form.cleaned_data["mail"]
+    wanted, in_page = form.cleaned_data["mail"], form.cleaned_data["page"]
     notices.wish(
         user=cast(User, request.user),
         low_below=form.cleaned_data["low_below"],
         without_mail=[kind for kind in Notice.Kind.values if kind not in wanted],
+        without_page=[kind for kind in Notice.OPTIONAL if kind not in in_page],
     )
     messages.success(request, _("Saved."))
     return redirect("billing:notices")
@@ -109,8 +133,8 @@ def _page(request: HttpRequest, form: WishesForm, *, status: int = 200) -> HttpR
 
 
 def address_of(notice: Notice) -> str:
-    if notice.kind == Notice.Kind.REFILL:
-        return reverse("billing:refill")
+    if notice.kind in ELSEWHERE:
+        return reverse(ELSEWHERE[Notice.Kind(notice.kind)])
     place = PLACES.get(Notice.Kind(notice.kind))
     try:
         return (

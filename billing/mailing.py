@@ -5,6 +5,7 @@ out later, and may do so twice if he died between sending it and saying so.
 """
 
 import time
+from datetime import datetime
 from typing import NamedTuple
 
 import structlog
@@ -70,6 +71,22 @@ def words_of(notice: Notice) -> Words:
                 _("%(amount)s refunded") % {"amount": said},
                 detail or _("Your history shows what has changed."),
             )
+        case Notice.Kind.BUDGET:
+            percent = notice.facts.get("percent", 0)
+            title = (
+                _("A budget of yours is used up")
+                if percent >= 100
+                else _("%(percent)s%% of a budget is used") % {"percent": percent}
+            )
+            return Words(title, detail)
+        case Notice.Kind.UNUSUAL:
+            return _unusual(notice)
+        case Notice.Kind.WEBHOOK:
+            return Words(
+                _("A webhook of yours is turned off"),
+                _("%(host)s has not taken our messages for days. What was not sent stands in its log.")
+                % {"host": detail},
+            )
         case Notice.Kind.REFILL:
             return Words(_("Buying automatically is paused"), str(refills.WHY.get(detail, "")))
         case _:
@@ -125,6 +142,28 @@ def _close(notice: Notice, state: str) -> None:
             time.sleep(PAUSE_S)
         else:
             return
+
+
+def _unusual(notice: Notice) -> Words:
+    """Of facts: `tokens` since midnight of UTC, `usual_tokens` of a day, `since` in the user's own zone, `model` and its
+    share `model_percent`, "" for none."""
+    facts = notice.facts
+    since = facts.get("since", "")
+    text = _(
+        "%(tokens)s LLM tokens so far today; on a day like this it is usually about %(usual)s."
+        " It became more than usual at %(at)s."
+    ) % {
+        "tokens": count(facts.get("tokens", 0)),
+        "usual": count(facts.get("usual_tokens", 0)),
+        "at": datetime.fromisoformat(since).strftime("%H:%M") if since else "",
+    }
+    if facts.get("model"):
+        said = {"percent": facts.get("model_percent", 0), "model": facts["model"]}
+        text += " " + _("%(percent)s%% of it by %(model)s.") % said
+    text += " " + _(
+        "If this was not you, revoke your API keys under Settings; a budget limits what can be used."
+    )
+    return Words(_("Much more is used than usual"), text)
 
 
 def _tokens(number: int) -> str:

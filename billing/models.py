@@ -6,6 +6,7 @@ on both databases, and a correction is a transfer of its own. The vocabulary is 
 """
 
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.db import models
@@ -15,6 +16,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from aleph import ids
+from aleph.sealed import SealedTextField
 from billing import gateways
 
 MAX_QUANTITY = 100
@@ -712,7 +714,8 @@ class Correction(models.Model):
 class Notice(models.Model):
     """Something about his money that a person is told, in the page and by mail. Once for each `key`.
 
-    The figures are kept, the words are made when it is read, in the reader's language. Written by `billing.notices` only.
+    The figures are kept, the words are made when it is read, in the reader's language. `facts` are those that only some
+    kinds have. One that its reader does not want in the page counts as read. Written by `billing.notices` only.
     Until `mail_until` whoever sends its mail answers for it.
     """
 
@@ -724,6 +727,12 @@ class Notice(models.Model):
         REFUND = "refund", _("Refund")
         ADJUSTMENT = "adjustment", _("Adjustment by staff")
         REFILL = "refill", _("Automatic purchase paused")
+        BUDGET = "budget", _("Budget used up in part or in full")
+        UNUSUAL = "unusual", _("Unusual use")
+        WEBHOOK = "webhook", _("Webhook turned off")
+
+    OPTIONAL: ClassVar[tuple[str, ...]] = (Kind.LOW_BALANCE, Kind.BUDGET, Kind.UNUSUAL)
+    """Kinds that somebody may keep out of his inbox; whatever has changed his money stands in it."""
 
     class Mail(models.TextChoices):
         UNWANTED = "unwanted", _("not wanted")
@@ -746,6 +755,8 @@ class Notice(models.Model):
     unit = models.CharField(_("unit"), max_length=5, choices=Unit, blank=True)
     reference = models.CharField(_("reference"), max_length=64, blank=True)
     detail = models.CharField(_("detail"), max_length=200, blank=True)
+    facts = models.JSONField(_("facts"), default=dict, blank=True)
+    in_page = models.BooleanField(_("in the page"), default=True)
     mail = models.CharField(_("mail"), max_length=8, choices=Mail)
     mail_tries = models.PositiveSmallIntegerField(_("tries"), default=0)
     mail_until = models.DateTimeField(null=True, blank=True)
@@ -784,6 +795,7 @@ class NoticeWishes(models.Model):
     low_below = models.PositiveBigIntegerField(_("low below"), null=True, blank=True, default=LOW_BELOW)
     is_armed = models.BooleanField(_("armed"), default=False)
     without_mail = models.JSONField(_("kinds without mail"), default=list, blank=True)
+    without_page = models.JSONField(_("kinds that are not in the page"), default=list, blank=True)
 
     class Meta:
         verbose_name = _("wishes for notices")
@@ -791,6 +803,88 @@ class NoticeWishes(models.Model):
 
     def __str__(self) -> str:
         return str(self.pk)
+
+
+class WebhookEndpoint(models.Model):
+    """An address of somebody's that is told of his notices, of the `kinds` that he has chosen. Written by
+    `billing.hooks` only.
+
+    The secret that went before goes on signing until `previous_until`. `failing_since` is when the first of the failures
+    was that no success has followed.
+    """
+
+    id = models.CharField(primary_key=True, max_length=ids.LENGTH)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    url = models.CharField(max_length=500)
+    kinds = models.JSONField(default=list)
+    secret = SealedTextField()
+    previous_secret = SealedTextField(blank=True)
+    previous_until = models.DateTimeField(null=True)
+    is_on = models.BooleanField(default=True)
+    failing_since = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return self.id
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).netloc
+
+
+class WebhookDelivery(models.Model):
+    """A message to an endpoint, and the row that is its queue. Written by `billing.hooks` only.
+
+    While it is due, whoever moves `due_at` on has it for that long; `attempts` fences off one who comes back late.
+    """
+
+    class State(models.TextChoices):
+        DUE = "due", _("due")
+        DONE = "done", _("delivered")
+        FAILED = "failed", _("failed")
+
+    id = models.CharField(primary_key=True, max_length=ids.LENGTH)
+    endpoint = models.ForeignKey(
+        WebhookEndpoint, on_delete=models.CASCADE, related_name="deliveries", db_index=False
+    )
+    message_id = models.CharField(max_length=ids.LENGTH)
+    kind = models.CharField(max_length=40)
+    body = models.TextField()
+    state = models.CharField(max_length=6, choices=State, default=State.DUE)
+    due_at = models.DateTimeField(default=timezone.now)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    retries_left = models.PositiveSmallIntegerField()
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["endpoint", "id"], name="delivery_by_endpoint"),
+            models.Index(fields=["due_at"], condition=Q(state="due"), name="delivery_due"),
+            models.Index(fields=["created_at"], name="delivery_by_age"),
+        ]
+        constraints = [models.UniqueConstraint(fields=["endpoint", "message_id"], name="delivery_once")]
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class WebhookAttempt(models.Model):
+    """One request of a delivery. `problem` is a code of `aleph.outbound` where no answer came; with neither a status nor a
+    problem it is under way, or whoever sent it died."""
+
+    delivery = models.ForeignKey(WebhookDelivery, on_delete=models.CASCADE, related_name="log")
+    number = models.PositiveSmallIntegerField()
+    started_at = models.DateTimeField(default=timezone.now)
+    took_ms = models.PositiveIntegerField(null=True)
+    status = models.PositiveSmallIntegerField(null=True)
+    problem = models.CharField(max_length=10, blank=True)
+    excerpt = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["delivery", "number"], name="attempt_once")]
+
+    def __str__(self) -> str:
+        return f"{self.delivery_id} {self.number}"
 
 
 class AuditRound(models.Model):

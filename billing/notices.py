@@ -1,12 +1,13 @@
-"""What people are told about their money: an inbox in the page, and a mail for each kind that they want one of. A door
-of this app.
+"""What people are told about their money and their use: an inbox in the page, mail and webhooks, by kind as they want
+it. A door of this app.
 
 Whoever changes the state of money calls `tell` in the same transaction, so that there is a notice exactly where there
 is a change. Words and mail are `billing.mailing`'s; a mail that cannot be sent never undoes anything.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import timedelta
+from typing import Any
 
 import structlog
 from celery import current_app
@@ -18,6 +19,7 @@ from django.utils import timezone
 from aleph import ids
 from aleph.accounts.models import User
 from aleph.problems import NotFound
+from billing import hooks
 from billing.models import Account, Notice, NoticeWishes, Unit
 
 log = structlog.get_logger(__name__)
@@ -44,13 +46,16 @@ def tell(
     unit: str = "",
     reference: str = "",
     detail: str = "",
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
-    """Put a notice into the user's inbox, once for each `key` of his, and have it mailed where he wants that.
+    """Put a notice into the user's inbox, once for each `key` of his, and have it mailed and sent to his webhooks where he
+    wants that.
 
     `amount` is in `unit` (`Unit.IDR` or `Unit.TOKEN`); `reference` is the id of what it is about; `detail` a name or a
-    reason, as it was written. Call it inside the transaction that it tells of.
+    reason, as it was written; `facts` what only its kind has, as JSON takes it. Call it inside the transaction that it tells of.
     """
     wishes = wishes_of(user)
+    in_page = kind not in Notice.OPTIONAL or kind not in wishes.without_page
     notice = Notice(
         id=ids.new(PREFIX),
         user=user,
@@ -60,12 +65,16 @@ def tell(
         unit=unit,
         reference=reference,
         detail=detail[:200],
+        facts=dict(facts or {}),
+        in_page=in_page,
+        read_at=None if in_page else timezone.now(),
         mail=Notice.Mail.UNWANTED if kind in wishes.without_mail else Notice.Mail.DUE,
     )
     # Who tells twice adds nothing, and does not break the transaction that he is in.
     Notice.objects.bulk_create([notice], ignore_conflicts=True)
     if notice.mail == Notice.Mail.DUE:
         transaction.on_commit(lambda: ring(notice.pk), robust=True)
+    hooks.queue(notice)
 
 
 def ring(notice_id: str) -> None:
@@ -80,7 +89,7 @@ def ring(notice_id: str) -> None:
 
 def inbox(user: User, *, before: str = "") -> list[Notice]:
     """The user's notices from the newest, or from behind the notice `before`; at most one more than a page."""
-    found = Notice.objects.filter(user=user)
+    found = Notice.objects.filter(user=user, in_page=True)
     if ids.is_one(before, PREFIX):
         found = found.filter(pk__lt=before)
     return list(found.order_by("-pk")[: PAGE + 1])
@@ -108,7 +117,9 @@ def wishes_of(user: User) -> NoticeWishes:
     return NoticeWishes.objects.filter(user=user).first() or NoticeWishes(user=user)
 
 
-def wish(*, user: User, low_below: int | None, without_mail: Collection[str]) -> None:
+def wish(
+    *, user: User, low_below: int | None, without_mail: Collection[str], without_page: Collection[str] = ()
+) -> None:
     """Keep what the user wants to be told. Another threshold counts from the balance as it is at the next look."""
     kept = wishes_of(user)
     is_armed = kept.is_armed and kept.low_below == low_below
@@ -117,6 +128,7 @@ def wish(*, user: User, low_below: int | None, without_mail: Collection[str]) ->
         defaults={
             "low_below": low_below,
             "without_mail": sorted(set(without_mail) & set(Kind.values)),
+            "without_page": sorted(set(without_page) & set(Notice.OPTIONAL)),
             "is_armed": is_armed,
         },
     )

@@ -1,11 +1,11 @@
-"""Celery's side of the books: shells around `billing.rounds`, `billing.notices`, `billing.mailing`, `billing.refills`,
-`billing.topups` and `billing.sandbox`. Harmless when run twice."""
+"""Celery's side of the books: shells around `billing.rounds`, `billing.notices`, `billing.mailing`,
+`billing.delivering`, `billing.hooks`, `billing.refills`, `billing.topups` and `billing.sandbox`. Harmless when run twice."""
 
 import structlog
 from celery import shared_task
 from django.db import OperationalError
 
-from billing import mailing, notices, refills, rounds, sandbox, topups
+from billing import delivering, hooks, mailing, notices, refills, rounds, sandbox, topups
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +28,16 @@ def mail_notice(notice_id: str) -> None:
 def watch() -> None:
     notices.watch()
     mailing.send_due()
+
+
+@shared_task(name="billing.tasks.deliver")
+def deliver() -> None:
+    delivering.run()
+
+
+@shared_task(name="billing.tasks.clean_webhooks")
+def clean_webhooks() -> None:
+    hooks.clean()
 
 
 @shared_task(name="billing.tasks.refill")

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from billing import history, inbox, refill_pages, sandbox, topup_pages, views, webhooks
+from billing import history, hook_pages, inbox, refill_pages, sandbox, topup_pages, views, webhooks
 
 app_name = "billing"
 urlpatterns = [
@@ -25,6 +25,13 @@ urlpatterns = [
     path("billing/topups/<str:topup_id>/pay", topup_pages.way_out, name="topup_pay"),
     path("billing/topups/<str:topup_id>/state", topup_pages.state, name="topup_state"),
     path("billing/topups/<str:topup_id>/checks", topup_pages.checks, name="topup_checks"),
+    path("settings/webhooks", hook_pages.endpoints, name="endpoints"),
+    path("settings/webhooks/<str:endpoint_id>", hook_pages.endpoint, name="endpoint"),
+    path("settings/webhooks/<str:endpoint_id>/choices", hook_pages.choose, name="endpoint-choices"),
+    path("settings/webhooks/<str:endpoint_id>/secrets", hook_pages.rotate, name="endpoint-secrets"),
+    path("settings/webhooks/<str:endpoint_id>/tests", hook_pages.test, name="endpoint-tests"),
+    path("settings/webhooks/<str:endpoint_id>/resends", hook_pages.resend, name="endpoint-resends"),
+    path("settings/webhooks/<str:endpoint_id>/removals", hook_pages.remove, name="endpoint-removals"),
     path("webhooks/<slug:gateway>", webhooks.notices, name="webhook"),
     path("sandbox-gateway/payments/<str:reference>", sandbox.status, name="sandbox_status"),
     path("sandbox-gateway/<str:topup_id>", sandbox.payment, name="sandbox"),

@@ -5,7 +5,7 @@ from playwright.sync_api import Page
 
 from aleph import ids
 from aleph.accounts.models import ApiKey, User
-from billing import purchases
+from billing import hooks, purchases
 from tests import images, people
 from tests.browser import Browser
 from tests.stories_of_chat import told
@@ -58,6 +58,8 @@ def test_no_page_scrolls_sideways_on_the_narrowest_phone(
     reply, failed = told(rich, WIDE_THINGS, script="sim-echo"), told(rich, script="sim-error-503")
     image = draft_of(rich, images.photograph(size=(1600, 900)), "A picture with a long name " * 3)
     shown = show(rich, image, draft_of(rich), draft_of(rich), model=seeing_model())
+    hook = hooks.add(rich, url="https://example.com/" + "a-long-path/" * 12, kinds=["refund"])
+    hooks.test(rich, hook.pk)
     page = browser.page(user=rich, viewport={"width": NARROWEST, "height": 640})
     for address in (
         "/",
@@ -74,6 +76,9 @@ def test_no_page_scrolls_sideways_on_the_narrowest_phone(
         "/usage?days=90",
         "/settings",
         "/settings/keys",
+        "/settings/webhooks",
+        f"/settings/webhooks/{hook.pk}",
+        "/billing/notices",
         "/accounts/email/",
         "/accounts/password/change/",
         "/accounts/logout/",

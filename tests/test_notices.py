@@ -303,6 +303,24 @@ def test_wishes_are_kept_and_wrong_ones_refused(db: None) -> None:
     assert notices.wishes_of(alice).low_below is None
 
 
+def test_what_is_not_about_money_may_be_kept_out_of_the_page(db: None) -> None:
+    alice = people.alice()
+    client = signed_in(alice)
+    client.post(f"{INBOX}/wishes", {"low_below": "1000", "mail": ["unusual"], "page": ["low_balance"]})
+    assert notices.wishes_of(alice).without_page == ["budget", "unusual"]
+    tell(alice, "money")
+    tell(alice, "use", kind=notices.Kind.UNUSUAL)
+    assert kinds(alice) == ["topup"]
+    assert notices.unread(alice) == 1
+    for notice in Notice.objects.filter(user=alice):
+        mailing.send(notice.pk)
+    assert mailed(alice) == ["Much more is used than usual"]
+    page = client.get(INBOX).content.decode()
+    assert 'name="page" value="low_balance" checked' in page
+    assert 'name="page" value="unusual">' in page
+    assert 'name="page" value="topup"' not in page
+
+
 def test_a_full_inbox_has_pages(db: None) -> None:
     alice = people.alice()
     for which in range(30):

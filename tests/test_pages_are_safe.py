@@ -22,7 +22,7 @@ from django.utils import timezone
 
 from aleph import ids
 from aleph.accounts.models import ApiKey, Company, Membership, User
-from billing import corrections, ledger, purchases, topups
+from billing import corrections, hooks, ledger, purchases, topups
 from billing.models import (
     Account,
     AuditRound,
@@ -34,6 +34,8 @@ from billing.models import (
     SandboxPayment,
     TopUp,
     Transfer,
+    WebhookDelivery,
+    WebhookEndpoint,
 )
 from chat.models import Attachment, ChatModel, Message, Session
 from tests import people
@@ -74,7 +76,16 @@ INCOMPLETE = {"admin:view_on_site", "admin:autocomplete"}
 NOTHING_HERE = {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
 WHO = ("guest", "alice", "carol", "dewi")
 
-PRIVATE = {"session_id", "reply_id", "message_id", "attachment_id", "purchase_id", "key_id", "topup_id"}
+PRIVATE = {
+    "session_id",
+    "reply_id",
+    "message_id",
+    "attachment_id",
+    "purchase_id",
+    "key_id",
+    "topup_id",
+    "endpoint_id",
+}
 """Parameters that name something of one person."""
 
 
@@ -154,6 +165,10 @@ class World:
         GatewayEvent.objects.create(
             id=ids.new("gev"), gateway="sandbox", key=ids.new("key"), topup=self.topup, body=SECRET
         )
+        self.endpoint = hooks.add(
+            alice, url="https://example.com/" + SECRET.replace(" ", "-"), kinds=["topup"]
+        )
+        hooks.test(alice, self.endpoint.pk)
         company = Company.objects.create(name="PT Sagara Digital")
         Membership.objects.create(company=company, user=alice)
         Group.objects.get_or_create(name="Support")
@@ -181,6 +196,7 @@ class World:
             "purchase_id": self.purchase.pk,
             "key_id": self.key.pk,
             "topup_id": self.topup.pk,
+            "endpoint_id": self.endpoint.pk,
             "reference": self.topup.pk,
             "proposal_id": self.proposal.pk,
             "gateway": "sandbox",
@@ -249,6 +265,8 @@ class World:
             "purchase": Purchase.objects.filter(user=self.alice),
             "topup": TopUp.objects.filter(user=self.alice),
             "sandbox": SandboxPayment.objects.filter(pk=self.topup.pk),
+            "webhook": WebhookEndpoint.objects.filter(user=self.alice),
+            "delivery": WebhookDelivery.objects.filter(endpoint__user=self.alice),
             "membership": Membership.objects.filter(user=self.alice),
             "person": User.objects.filter(pk=self.alice.pk).defer("last_login"),
         }
