@@ -1,4 +1,4 @@
-"""Drawings that the server makes: scales, ticks, stacked bars. For every app; knows none of them, and no model.
+"""Drawings that the server makes: scales, ticks, stacked bars, lines, rings. For every app; knows none of them, and no model.
 
 A drawing is measured here and becomes SVG in `templates/charts/`. Across, everything is in per cent, and down, in px: the
 plot is as wide as its place and its text keeps its size. Measures are strings, because a template would write numbers
@@ -23,6 +23,10 @@ INTERVALS = 4
 STEPS = (Decimal(1), Decimal(2), Decimal("2.5"), Decimal(5), Decimal(10))
 BAR_SHARE, WIDEST_BAR = 0.64, 6.0
 LABELS = 7
+COUNT, MICRO_USD = "count", "micro_usd"
+"""What values are: numbers, or millionths of a dollar."""
+GAP = 0.8
+"""Per cent of a ring that stay free between two parts of it."""
 TIP_WIDTH, TIP_LINE, DIGIT, LETTER = 208, 18, 6.9, 6.4
 """The box of a tooltip (the stylesheet knows its width, too), and about how wide its text runs, in px."""
 
@@ -110,8 +114,26 @@ class Stack:
 
 
 @dataclass(frozen=True, slots=True)
+class Path:
+    """One series as a line: points in a plot that is 100 wide."""
+
+    slot: int
+    points: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arc:
+    """A part of a ring whose way round is 100 long: `dash` how long it is and what follows, `offset` where it begins."""
+
+    slot: int
+    dash: str
+    offset: str
+
+
+@dataclass(frozen=True, slots=True)
 class Bars:
-    """Stacked bars, ready to be drawn; `element_id` is unique on its page."""
+    """Stacked bars, ready to be drawn; `element_id` is unique on its page. `measure` says what the values are. Where there
+    are `paths`, they are drawn instead of bars, and the totals of the stacks mean nothing."""
 
     element_id: str
     title: str
@@ -120,6 +142,8 @@ class Bars:
     ticks: Sequence[Tick]
     marks: Sequence[Mark]
     stacks: Sequence[Stack]
+    measure: str = COUNT
+    paths: Sequence[Path] = ()
     height: int = HEIGHT
     base: int = BASE
     tip_width: int = TIP_WIDTH
@@ -134,7 +158,13 @@ class Bars:
 
 
 def stacked_bars(
-    *, element_id: str, title: str, description: str, columns: Sequence[Column], series: Sequence[Series]
+    *,
+    element_id: str,
+    title: str,
+    description: str,
+    columns: Sequence[Column],
+    series: Sequence[Series],
+    measure: str = COUNT,
 ) -> Bars:
     """One stack for each column, the first series at the bottom."""
     totals = [sum(part.values[place] for part in series) for place in range(len(columns))]
@@ -144,13 +174,73 @@ def stacked_bars(
         title=title,
         description=description,
         series=series,
-        ticks=[Tick(_px(BASE - _rise(value, scale)), compact(value), value == 0) for value in scale],
+        ticks=_ticks(scale, measure),
         marks=list(_marks(columns)),
         stacks=[
             _stack(column, place, len(columns), totals[place], series, scale)
             for place, column in enumerate(columns)
         ],
+        measure=measure,
     )
+
+
+def lines(
+    *,
+    element_id: str,
+    title: str,
+    description: str,
+    columns: Sequence[Column],
+    series: Sequence[Series],
+    measure: str = COUNT,
+) -> Bars:
+    """A line for each series, with a point in the middle of each column."""
+    scale = nice_scale(max((value for part in series for value in part.values), default=0))
+    count = len(columns)
+    return Bars(
+        element_id=element_id,
+        title=title,
+        description=description,
+        series=series,
+        ticks=_ticks(scale, measure),
+        marks=list(_marks(columns)),
+        stacks=[_stack(column, place, count, 0, series, scale) for place, column in enumerate(columns)],
+        measure=measure,
+        paths=[
+            Path(
+                part.slot,
+                " ".join(
+                    f"{(place + 0.5) * 100 / count:.2f},{BASE - _rise(value, scale):.1f}"
+                    for place, value in enumerate(part.values)
+                ),
+            )
+            for part in series
+        ],
+    )
+
+
+def ring(values: Sequence[int]) -> list[Arc]:
+    """Parts of a whole, clockwise from the top; the first `SLOTS` - 1 have colours of their own."""
+    whole, parts = sum(values), [value for value in values if value]
+    arcs, begun = [], 0.0
+    for slot, value in enumerate(values, 1):
+        if not value:
+            continue
+        share = 100 * value / whole
+        length = share if len(parts) == 1 else max(share - GAP, share / 2)
+        arcs.append(Arc(min(slot, SLOTS), f"{length:.2f} {100 - length:.2f}", f"{25 - begun:.2f}"))
+        begun += share
+    return arcs
+
+
+def _ticks(scale: Sequence[int], measure: str) -> list[Tick]:
+    return [
+        Tick(
+            _px(BASE - _rise(value, scale)),
+            compact_usd(value) if measure == MICRO_USD else compact(value),
+            value == 0,
+        )
+        for value in scale
+    ]
 
 
 def nice_scale(most: int) -> list[int]:
@@ -173,6 +263,20 @@ def compact(value: int) -> str:
             number = (Decimal(value) / size).normalize()
             return text % {"number": number_format(f"{number:f}", use_l10n=True)}
     return str(value)
+
+
+def rounded(value: int) -> str:
+    """A number of any size in a few letters: 950, 12.3K, 2.14M."""
+    places = len(str(value)) - 3
+    return compact(value if places <= 0 else round(value, -places))
+
+
+def compact_usd(micro_usd: int) -> str:
+    """The same of money: $0.0025, $20, $1.5K."""
+    if micro_usd >= 10**9:
+        return f"${compact(micro_usd // 10**6)}"
+    number = (Decimal(micro_usd) / 10**6).normalize()
+    return f"${number_format(f'{number:f}', use_l10n=True)}"
 
 
 def shortened(text: str, letters: int) -> str:

@@ -285,6 +285,8 @@ SESSION_COOKIE_AGE = 14 * 24 * 3600
 USER_OPENERS = ["billing.ledger.open_accounts"]
 # What the history of balances calls replies by, which billing knows only by their ids.
 REPLY_SUBJECTS = "chat.receipts.subjects"
+# What billing and chat tell the usage pages (usage.neighbours).
+USAGE_NEIGHBOURS = "aleph.usage_neighbours"
 
 EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
 DEFAULT_FROM_EMAIL = env("DEFAULT_FROM_EMAIL", default="Aleph <aleph@localhost>")

@@ -2,21 +2,19 @@
 
 import logging
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import IntegrityError, connection, transaction
-from django.test import Client
 from django.utils import timezone
 
 from aleph.accounts.models import User
 from tests import people
 from tests.stories_of_usage import call_of, price_of
 from usage import meter, reports
-from usage.models import ExchangeRate, ModelPrice, TokenUsage
+from usage.models import ModelPrice, TokenUsage
 
 pytestmark = pytest.mark.django_db
 
@@ -150,41 +148,6 @@ def test_postgresql_finds_times_by_block_ranges() -> None:
 # Reporting
 
 
-def test_the_figures_tell_of_today_and_of_this_month(alice: User) -> None:
-    today = timezone.now()
-    call_of(alice, at=today)
-    call_of(alice, at=today, provider="acme", model="new", requested_model="new")
-    call_of(alice, at=today - timedelta(days=32))
-    figures = reports.figures(alice)
-    assert (figures.tokens_today, figures.calls_today) == (2400, 2)
-    assert (figures.calls_month, figures.unpriced_month) == (2, 1)
-    assert figures.cost_month_usd == Decimal("0.0045")
-
-
-def test_the_most_used_model_is_that_of_the_most_tokens(alice: User) -> None:
-    call_of(alice, requested_model="acme/swift", counts=meter.Counts(fresh_input=700))
-    for _ in range(3):
-        call_of(alice, requested_model="slow", counts=meter.Counts(fresh_input=100))
-    figures = reports.figures(alice)
-    assert (figures.top_model, figures.top_share_percent) == ("swift", 70)
-
-
-def test_models_go_by_the_names_that_people_know(alice: User) -> None:
-    flash: dict[str, Any] = {
-        "provider": "deepseek",
-        "model": "deepseek-flash",
-        "requested_model": "deepseek-flash",
-    }
-    call_of(alice, label="DeepSeek Chat", **flash)
-    call_of(alice, label="DeepSeek Coder", counts=meter.Counts(fresh_input=5000), **flash)
-    call_of(alice, label="DeepSeek Coder", **{**flash, "requested_model": "deepseek-flash-2"})
-    assert reports.figures(alice).top_model == "DeepSeek Coder"
-    assert [(model.name, model.total) for model in reports.by_day(alice, 7).models] == [
-        ("DeepSeek Coder", 6200),
-        ("DeepSeek Chat", 1200),
-    ]
-
-
 @pytest.mark.parametrize(
     ("label", "requested", "answered", "is_another"),
     [
@@ -203,57 +166,6 @@ def test_a_model_that_answers_for_another_is_named(
 ) -> None:
     row = call_of(alice, label=label, requested_model=requested, model=answered)
     assert row.is_answered_by_another is is_another
-
-
-def test_nothing_used_is_no_division_by_zero(alice: User) -> None:
-    call_of(alice, counts=meter.Counts())
-    figures = reports.figures(alice)
-    assert (figures.calls_today, figures.top_model, figures.top_share_percent) == (1, "", 0)
-
-
-def test_a_day_is_a_day_of_the_reader_s_time_zone(alice: User) -> None:
-    # 23:30 in Jakarta is 16:30 UTC; half an hour later it is the next day there.
-    evening = datetime.combine(timezone.localdate() - timedelta(days=3), datetime.min.time(), tzinfo=UTC)
-    evening += timedelta(hours=16, minutes=30)
-    call_of(alice, at=evening)
-    call_of(alice, at=evening + timedelta(minutes=31))
-    alice.time_zone = "Asia/Jakarta"
-    there = used_by_day(alice)
-    alice.time_zone = "UTC"
-    here = used_by_day(alice)
-    assert there == {evening.date(): 1200, evening.date() + timedelta(days=1): 1200}
-    assert here == {evening.date(): 2400}
-
-
-def used_by_day(person: User) -> dict[date, int]:
-    report = reports.by_day(person, 7)
-    sums = [sum(model.tokens[place] for model in report.models) for place in range(7)]
-    return {day.on: used for day, used in zip(report.days, sums, strict=True) if used}
-
-
-def test_the_days_of_a_report_end_today_and_older_calls_are_left_out(alice: User) -> None:
-    call_of(alice, at=days_ago(6))
-    call_of(alice, at=days_ago(7))
-    report = reports.by_day(alice, 7)
-    assert [model.total for model in report.models] == [1200]
-    assert len(report.days) == 7
-    assert report.days[-1].on == reports.figures(alice).today
-
-
-def test_five_models_have_names_and_the_others_are_one(alice: User) -> None:
-    for rank in range(1, 9):
-        call_of(alice, requested_model=f"m{rank}", counts=meter.Counts(fresh_input=1000 - rank))
-    models = reports.by_day(alice, 7).models
-    assert [model.name for model in models[:5]] == ["m1", "m2", "m3", "m4", "m5"]
-    assert models[5].is_rest
-    assert models[5].total == 994 + 993 + 992
-    assert len(models) == 6
-
-
-def test_a_single_other_model_keeps_its_name(alice: User) -> None:
-    for rank in range(1, 7):
-        call_of(alice, requested_model=f"m{rank}", counts=meter.Counts(fresh_input=1000 - rank))
-    assert [model.name for model in reports.by_day(alice, 7).models][5] == "m6"
 
 
 def test_paging_shows_every_call_once_newest_first(alice: User) -> None:
@@ -278,15 +190,6 @@ def pages_of(person: User, limit: int) -> Iterator[reports.Page]:
         yield page
 
 
-def test_a_day_of_the_chart_leads_to_its_last_call(alice: User) -> None:
-    call_of(alice, at=days_ago(1))
-    wanted = call_of(alice, at=days_ago(3))
-    call_of(alice, at=days_ago(5))
-    its_day = wanted.created_at.astimezone(ZoneInfo(alice.time_zone)).date()
-    day = next(day for day in reports.by_day(alice, 7).days if day.on == its_day)
-    assert reports.recent(alice, before=day.cursor).calls[0] == wanted
-
-
 @pytest.mark.parametrize(
     "cursor", ["x", "-", "12-a/b", "1-\x00", "99999999999999999-", "١-x", "1-" + "x" * 99]
 )
@@ -299,8 +202,6 @@ def test_nobody_sees_a_stranger_s_calls(alice: User, carol: User) -> None:
     row = call_of(alice, operation_id="msg_alice")
     call_of(None)
     assert reports.recent(carol).calls == []
-    assert reports.figures(carol).calls_month == 0
-    assert reports.by_day(carol).models == []
     assert reports.call_of(carol, "msg_alice") is None
     assert reports.call_of(alice, "msg_alice") == row
 
@@ -315,131 +216,7 @@ def test_the_last_attempt_is_the_call_of_a_reply(alice: User, django_assert_num_
         assert call.price.model == "gpt-4o"
 
 
-# The page
-
-
-@pytest.fixture
-def page(alice: User) -> Client:
-    """Alice's browser."""
-    return browser_of(alice)
-
-
-def browser_of(person: User) -> Client:
-    browser = Client(headers={"accept-language": "en"})
-    browser.force_login(person)
-    return browser
-
-
-def test_a_guest_is_asked_to_sign_in(client: Client) -> None:
-    response = client.get("/usage")
-    assert response.status_code == 302
-    assert "login" in response["Location"]
-
-
-def test_an_empty_account_sees_what_will_be_here(page: Client) -> None:
-    shown = page.get("/usage").content.decode()
-    assert "Nothing was used yet" in shown
-    assert "<table" not in shown
-
-
-def test_the_page_shows_figures_chart_and_calls(page: Client, alice: User) -> None:
-    call_of(alice, requested_model="meta-llama/Llama-3.3-70B-Instruct", model="something-else")
-    shown = page.get("/usage").content.decode()
-    assert "1,200" in shown
-    assert "Llama-3.3-70B-Instruct" in shown
-    assert "answered by something-else" in shown
-    assert shown.count('class="chart__column"') == 30
-    assert "reported" in shown
-
-
-def test_the_page_shows_the_name_and_behind_it_the_provider_s_id(page: Client, alice: User) -> None:
-    call_of(alice, label="DeepSeek Chat", requested_model="deepseek-flash", model="deepseek-flash")
-    shown = page.get("/usage").content.decode()
-    assert '<span title="deepseek-flash">DeepSeek Chat</span>' in shown
-    assert "answered by deepseek-flash" in shown
-    assert ">deepseek-flash<" not in shown
-
-
-def test_the_month_s_cost_is_said_in_rupiah_by_the_rate_of_the_day(page: Client, alice: User) -> None:
-    call_of(alice)
-    ExchangeRate.objects.update(idr_per_usd=16_000)
-    assert "about Rp 72" in page.get("/usage").content.decode()
-    ExchangeRate.objects.all().delete()
-    assert "about Rp" not in page.get("/usage").content.decode()
-
-
-def test_a_call_without_a_price_says_so(page: Client, alice: User) -> None:
-    call_of(alice, provider="acme", model="new", requested_model="new")
-    shown = page.get("/usage").content.decode()
-    assert "no price" in shown
-    assert "without 1 call that has no price yet" in shown
-
-
-def test_the_range_is_picked_in_the_address(page: Client, alice: User) -> None:
-    call_of(alice)
-    shown = page.get("/usage?days=7").content.decode()
-    assert shown.count('class="chart__column"') == 7
-    assert 'href="?days=7" aria-current="true"' in shown
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        *("days=", "days=8", "days=-7", "days=x", "days=7&days=x", "days=%00", "days=" + "9" * 5000),
-        *("before=x", "before=%00", "before=1-%00", "before=9999999999999999-x", "before=" + "1" * 5000),
-    ],
-)
-def test_an_address_that_makes_no_sense_shows_the_usual_page(page: Client, alice: User, query: str) -> None:
-    call_of(alice)
-    response = page.get(f"/usage?{query}")
-    assert response.status_code == 200
-    assert "gpt-4o" in response.content.decode()
-
-
-def test_older_calls_are_on_the_next_page(page: Client, alice: User) -> None:
-    oldest = call_of(alice, at=days_ago(9), requested_model="the-oldest")
-    for nth in range(25):
-        call_of(alice, at=days_ago(1) + timedelta(minutes=nth))
-    first = page.get("/usage?days=7").content.decode()
-    assert "the-oldest" not in first
-    assert "Older" in first
-    older = reports.recent(alice).older
-    second = page.get(f"/usage?days=7&before={older}").content.decode()
-    assert "the-oldest" in second
-    assert "Newest" in second
-    beyond = page.get(f"/usage?before={reports.cursor_of(oldest.created_at, oldest.id)}")
-    assert "There are no older calls." in beyond.content.decode()
-
-
-def test_a_range_without_calls_says_so_and_draws_no_chart(page: Client, alice: User) -> None:
-    call_of(alice, at=days_ago(40))
-    shown = page.get("/usage?days=7").content.decode()
-    assert "Nothing was used in these 7 days." in shown
-    assert "chart__plot" not in shown
-    assert "gpt-4o" in shown
-
-
-def test_names_of_models_are_text_and_never_markup(page: Client, alice: User) -> None:
-    call_of(alice, requested_model="<script>alert(1)<script>", model="<img src=x>")
-    shown = page.get("/usage").content.decode()
-    assert "<script>alert" not in shown
-    assert "<img" not in shown
-
-
-def test_the_page_asks_the_database_only_a_handful_of_times(
-    page: Client, alice: User, django_assert_max_num_queries: Any
-) -> None:
-    for nth in range(30):
-        call_of(alice, at=days_ago(nth))
-    page.get("/usage")
-    with django_assert_max_num_queries(9):
-        page.get("/usage")
-
-
-def test_a_stranger_s_page_does_not_show_my_calls(alice: User, carol: User) -> None:
-    call_of(alice, requested_model="my-secret-model")
-    call_of(carol)
-    assert "my-secret-model" not in browser_of(carol).get("/usage?days=90").content.decode()
+# The log line
 
 
 def test_the_line_of_a_call_is_logged_once_it_is_stored_whatever_celery_says(

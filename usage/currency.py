@@ -4,6 +4,9 @@ Rates are rows that staff add (`ExchangeRate`); the last one holds until the nex
 alone.
 """
 
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Decimal
 
@@ -25,6 +28,33 @@ def seed() -> None:
 def rate_on(day: date) -> ExchangeRate | None:
     """What held on a day; None before the first rate."""
     return ExchangeRate.objects.filter(valid_on__lte=day).order_by("-valid_on").first()
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Every rate up to a day, oldest first, to value many days at once."""
+
+    rows: list[ExchangeRate]
+
+    def on(self, day: date) -> ExchangeRate | None:
+        """What held on a day; None before the first rate."""
+        place = bisect_right(self.rows, day, key=lambda row: row.valid_on)
+        return self.rows[place - 1] if place else None
+
+    def in_idr(self, costs: Iterable[tuple[date, Decimal]]) -> int | None:
+        """US dollars of several days, each at its own rate, in whole rupiah; None where a day has no rate."""
+        whole = Decimal(0)
+        for day, usd in costs:
+            rate = self.on(day)
+            if rate is not None:
+                whole += usd * rate.idr_per_usd
+            elif usd:
+                return None
+        return int(whole.quantize(Decimal(1), ROUND_HALF_EVEN)) if self.rows else None
+
+
+def rates_until(day: date) -> Rates:
+    return Rates(list(ExchangeRate.objects.filter(valid_on__lte=day).order_by("valid_on")))
 
 
 def in_idr(usd: Decimal, rate: ExchangeRate | None) -> int | None:

@@ -123,7 +123,7 @@ def tallies(user: User, wanted: Wanted = EVERYTHING) -> Tallies:
 
 def page(user: User, wanted: Wanted, *, limit: int, before: str = "") -> Page:
     """Calls, newest first, from what the cursor `before` says on. Raises `reports.InvalidCursor`."""
-    return _page(_calls(user, wanted), limit=limit, before=before)
+    return reports.page(_calls(user, wanted), limit=limit, before=before)
 
 
 def by_day(user: User, first: date, last: date) -> list[tuple[date, Tally]]:
@@ -176,7 +176,7 @@ def log(user: User, *, kind: str = "", before: str = "") -> Log:
     sums = dict(logged.values_list("operation").annotate(Sum("total_tokens")))
     wanted = logged.filter(operation=LOGGED[kind]) if kind else logged
     return Log(
-        _page(wanted, limit=LOG_PAGE, before=before),
+        reports.page(wanted, limit=LOG_PAGE, before=before),
         {name: sums.get(operation, 0) for name, operation in LOGGED.items()},
     )
 
@@ -198,16 +198,6 @@ def _calls(user: User, wanted: Wanted) -> QuerySet[TokenUsage]:
     if wanted.last:
         calls = calls.filter(created_at__lt=_midnight(user, wanted.last + timedelta(days=1)))
     return calls
-
-
-def _page(calls: QuerySet[TokenUsage], *, limit: int, before: str) -> Page:
-    if before:
-        moment, call_id = reports.read_cursor(before)
-        calls = calls.filter(Q(created_at__lt=moment) | Q(created_at=moment, id__lt=call_id))
-        calls = calls.filter(created_at__lte=moment)  # once more, in words that an index understands
-    found = list(calls.order_by("-created_at", "-id")[: limit + 1])
-    shown = found[:limit]
-    return Page(shown, reports.cursor_of(shown[-1].created_at, shown[-1].id) if len(found) > limit else "")
 
 
 def _zone(user: User) -> zoneinfo.ZoneInfo:

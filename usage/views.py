@@ -1,70 +1,223 @@
-"""The usage page: what a person's own calls used and cost."""
+"""The usage pages: what a person's own calls used and cost, and why."""
 
+from collections.abc import Callable
+from decimal import Decimal
+from functools import wraps
 from typing import cast
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils.cache import patch_vary_headers
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
-from aleph import charts
+from aleph import charts, rates, sheets
 from aleph.accounts.models import User
-from usage import currency, reports
+from aleph.problems import Problem, noting_delay
+from aleph.templatetags.aleph import signed
+from usage import calls_sheet, currency, explained, figures, neighbours, overview, reports
+from usage.models import TokenUsage
+from usage.wishes import COST, DAY, DEAREST, GRAINS, MONTH, PRESETS, Wish
 
-RANGES = (7, 30, 90)
-USUAL = 30
+View = Callable[..., HttpResponse]
+
+KEPT = ("by", "show", "session", "sort")
+"""What of an address the form of the filters says again without showing it."""
 
 
-@login_required
-@require_safe
+def page(view: View) -> View:
+    """For people who are signed in; expected errors become a page."""
+
+    @login_required
+    @require_safe
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: str, **kwargs: str) -> HttpResponse:
+        try:
+            return view(request, *args, **kwargs)
+        except Problem as problem:
+            whole = render(request, "shell/problem.html", {"problem": problem}, status=problem.status)
+            return noting_delay(whole, problem)
+
+    return guarded
+
+
+@page
 def home(request: HttpRequest) -> HttpResponse:
     """What the address does not say in a way that makes sense, the page takes as it usually is."""
     user = cast(User, request.user)
-    wish = request.GET.get("days", "")
-    days = next((days for days in RANGES if str(days) == wish), USUAL)
+    wish = Wish.read(user, request.GET)
     before = request.GET.get("before", "")
     try:
-        calls = reports.recent(user, before=before)
+        calls = overview.calls(user, wish, before=before)
     except reports.InvalidCursor:
-        before, calls = "", reports.recent(user)
-    if not calls.calls and not before:
+        before, calls = "", overview.calls(user, wish)
+    newest = _newest(user, wish, calls, before)
+    if not newest:
         return render(request, "usage/empty.html")
-    by_day = reports.by_day(user, days)
-    figures = reports.figures(user)
-    rate = currency.rate_on(figures.today)
+    known = currency.rates_until(wish.today)
+    found = overview.of(user, wish, known)
+    chats = overview.chats(user, wish)
+    titles = neighbours.ask().titles(user, {chat.session_id for chat in chats} | ({wish.session} - {""}))
     return render(
         request,
         "usage/home.html",
         {
-            "figures": figures,
-            "rate": rate,
-            "cost_month_idr": currency.in_idr(figures.cost_month_usd, rate),
-            "chart": tokens_by_day(by_day, days),
-            "is_blank": not by_day.models,
+            **_figures(user, newest, known),
+            "wish": wish,
+            "found": found,
+            "is_blank": not found.whole.calls,
+            "chart": over_time(found, wish),
+            "change": _change(found, wish),
+            "arcs": charts.ring([line.sums.tokens for line in found.by_operation]),
+            "ring_value": charts.rounded(found.whole.tokens),
+            "operations": [(line, wish.query(operation=line.key)) for line in found.by_operation],
+            "by_model": _by_cost(found, wish),
             "calls": calls,
             "before": before,
-            "days": days,
-            "ranges": RANGES,
+            "chats": [
+                (chat, titles.get(chat.session_id), wish.query(session=chat.session_id)) for chat in chats
+            ],
+            "session_title": titles.get(wish.session),
+            "statuses": TokenUsage.Status.choices,
+            "kept": [(name, wish.places[name]) for name in KEPT if name in wish.places],
+            "presets": [(days, wish.query(days=days)) for days in PRESETS],
+            "grains": [(grain, wish.query(by=grain)) for grain in GRAINS],
+            "tokens_query": wish.query(show=""),
+            "cost_query": wish.query(show=COST),
+            "newest_query": wish.query(sort=""),
+            "dearest_query": wish.query(sort=DEAREST),
+            "older_query": wish.query(before=calls.older),
+            "without_session": wish.query(session=""),
+            "csv_query": wish.query(),
         },
     )
 
 
-def tokens_by_day(by_day: reports.ByDay, days: int) -> charts.Bars:
-    """The stacks of the report; each leads to the calls of its day."""
-    first, last = by_day.days[0].on, by_day.days[-1].on
+@require_safe
+def live(request: HttpRequest) -> HttpResponse:
+    """The figures again, for a page that shows them already; nothing where nothing has changed."""
+    if not request.user.is_authenticated and "HX-Request" in request.headers:
+        return HttpResponse(status=204, headers={"HX-Refresh": "true"})
+    return _live(request)
+
+
+@login_required
+def _live(request: HttpRequest) -> HttpResponse:
+    user = cast(User, request.user)
+    newest = figures.newest(user)
+    seen = request.GET.get("seen", "")
+    if seen == newest and not neighbours.ask().being_written(user):
+        return HttpResponse(status=204)
+    response = render(
+        request,
+        "usage/_figures.html",
+        _figures(user, newest, currency.rates_until(Wish.read(user, {}).today)),
+    )
+    if seen.removesuffix(WRITING) != newest:
+        response["HX-Trigger"] = "calls-changed"
+    patch_vary_headers(response, ["HX-Request", "Cookie"])
+    return response
+
+
+WRITING = "+"
+"""After the newest call's id, what a page that saw something being written has seen: its end is a change, too."""
+
+
+@page
+def as_csv(request: HttpRequest) -> HttpResponse:
+    """The calls that the page shows, all of them."""
+    rates.take(request, "export")
+    user = cast(User, request.user)
+    wish = Wish.read(user, request.GET)
+    return sheets.streamed(
+        f"aleph-usage-{wish.first}-{wish.last}.csv",
+        calls_sheet.HEAD,
+        lambda cursor: calls_sheet.rows(user, wish, cursor),
+    )
+
+
+@page
+def call(request: HttpRequest, call_id: str) -> HttpResponse:
+    return render(request, "usage/call.html", {"explained": explained.of(cast(User, request.user), call_id)})
+
+
+def _newest(user: User, wish: Wish, calls: reports.Page, before: str) -> str:
+    """The id of the newest call, which the first page of the list shows where it is not narrowed down."""
+    is_newest_first = not (before or wish.is_narrow or wish.sort) and wish.last == wish.today
+    return calls.calls[0].id if is_newest_first and calls.calls else figures.newest(user)
+
+
+def _figures(user: User, newest: str, known: currency.Rates) -> dict[str, object]:
+    balance = neighbours.ask().balance_of(user)
+    found = figures.of(user, available_tokens=balance.available, rates=known)
+    ends = found.month_end_usd
+    in_idr = [currency.in_idr(usd, found.rate) for usd in ((ends.low, ends.high) if ends else ())]
+    return {
+        "balance": balance,
+        "figures": found,
+        "month_end_idr": in_idr if all(idr is not None for idr in in_idr) else None,
+        "seen": newest + (WRITING if found.writing else ""),
+    }
+
+
+def over_time(found: overview.Overview, wish: Wish) -> charts.Bars:
+    """Tokens or cost by day, week or month; each column leads to its own days."""
+    is_cost = wish.show == COST
+    first, last = wish.first, wish.last
     return charts.stacked_bars(
-        element_id="by-day",
-        title=_("Tokens by day, by model"),
+        element_id="over-time",
+        title=_("Cost over time, by model") if is_cost else _("Tokens over time, by model"),
         description=_("Stacked bars for %(first)s to %(last)s. The table below holds the same numbers.")
-        % {"first": date_format(first, "j F"), "last": date_format(last, "j F Y")},
+        % {"first": date_format(first, "j F Y"), "last": date_format(last, "j F Y")},
         columns=[
-            charts.Column(date_format(day.on, "j M"), f"?days={days}&before={day.cursor}#calls")
-            for day in by_day.days
+            charts.Column(
+                label_of(column, wish),
+                wish.query(**{"from": column.first, "to": column.last, "by": ""}) + "#calls",
+            )
+            for column in found.columns
         ],
         series=[
-            charts.Series(model.name, charts.SLOTS if model.is_rest else slot, model.tokens)
-            for slot, model in enumerate(by_day.models, 1)
+            charts.Series(
+                _("Others") if series.is_rest else series.name,
+                charts.SLOTS if series.is_rest else slot,
+                series.cost_micro_usd if is_cost else series.tokens,
+            )
+            for slot, series in enumerate(found.series, 1)
         ],
+        measure=charts.MICRO_USD if is_cost else charts.COUNT,
     )
+
+
+def _change(found: overview.Overview, wish: Wish) -> str:
+    """By how much it is more or less than in the days before: ``+12%``; "" where there was nothing."""
+    now, then = found.whole.tokens, found.before.tokens
+    if wish.show == COST:
+        now, then = (int(sums.cost_usd * 1_000_000) for sums in (found.whole, found.before))
+    if not then:
+        return ""
+    percent = (200 * (now - then) + then) // (2 * then)
+    return f"{signed(percent)}%"
+
+
+def _by_cost(found: overview.Overview, wish: Wish) -> list[tuple[overview.Line, str, str]]:
+    """The models, dearest first, each with the address that picks it and the length of its bar."""
+    lines = sorted(found.by_model, key=lambda line: -line.sums.cost_usd)
+    dearest = max((line.sums.cost_usd for line in lines), default=Decimal(0)) or Decimal(1)
+    return [
+        (line, wish.query(model=line.key), f"{100 * line.sums.cost_usd / dearest:.1f}%") for line in lines
+    ]
+
+
+def label_of(column: overview.Column, wish: Wish) -> str:
+    """A day by itself, a whole month by its name, anything between by its first and last day."""
+    if wish.grain == DAY:
+        return date_format(column.first, "j M")
+    if wish.grain == MONTH and column.first.day == 1 and column.last != wish.last:
+        return date_format(column.first, "M Y")
+    if column.first == column.last:
+        return date_format(column.first, "j M")
+    if column.first.month == column.last.month:
+        return f"{column.first.day}–{date_format(column.last, 'j M')}"
+    return f"{date_format(column.first, 'j M')} – {date_format(column.last, 'j M')}"

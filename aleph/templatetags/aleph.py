@@ -5,7 +5,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from django import template
 from django.utils.formats import number_format
 
-from aleph import ids
+from aleph import charts, ids
 
 register = template.Library()
 MINUS = "\u2212"
@@ -43,6 +43,21 @@ def usd(value: Decimal | None) -> str:
         return ""
     places = 2 if value == 0 or abs(value) >= 1 else 4 if abs(value) >= Decimal("0.001") else 6
     return f"${number_format(value, decimal_pos=places, use_l10n=True)}"
+
+
+@register.filter
+def measured(value: int, measure: str) -> str:
+    """A value of a chart: a count, or millionths of a dollar."""
+    return usd(Decimal(value) / 1_000_000) if measure == charts.MICRO_USD else count(value)
+
+
+def usd_range(low: Decimal, high: Decimal) -> str:
+    """``$12–18``, ``$0.14–0.21``: two significant digits, for what is not known better; never less than a cent apart."""
+    places = 0 if high >= 20 else 2 if high >= Decimal("0.1") else 4
+    ends = [
+        number_format(value, decimal_pos=places, use_l10n=True, force_grouping=True) for value in (low, high)
+    ]
+    return f"${ends[0]}" if ends[0] == ends[1] else f"${ends[0]}–{ends[1]}"
 
 
 @register.filter

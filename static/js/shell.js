@@ -176,7 +176,7 @@ function notice(name, fault) {
   else announce($('strong', drawn).textContent)
 }
 
-const isQuiet = event => event.target.matches?.('textarea, input')
+const isQuiet = event => event.target.matches?.('textarea, input, [data-quiet]')
 
 document.addEventListener('htmx:beforeSwap', event => {
   const { xhr } = event.detail

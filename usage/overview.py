@@ -1,0 +1,295 @@
+"""What the usage page says of somebody's calls in some days: sums by time, model, operation and chat, and the calls.
+
+Everything starts from the user and his time zone. Each function asks once. Tokens are LLM tokens; money is USD, and rupiah by the rate of each day.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from decimal import Decimal
+
+from django.db.models import Case, Count, F, Q, QuerySet, Sum, When
+from django.db.models.fields.json import KT
+from django.db.models.functions import TruncDate
+
+from aleph.accounts.models import User
+from usage import reports
+from usage.currency import Rates
+from usage.models import OPERATIONS, TokenUsage, name_for_people
+from usage.reports import Page
+from usage.wishes import DEAREST, MONTH, WEEK, Wish
+
+NAMED = 5
+"""Models that a chart tells apart; the rest is one sum."""
+CHATS = 6
+PAGE = 25
+
+
+@dataclass(slots=True)
+class Sums:
+    """Sums of some calls. `cost_by_day` is what they cost on each day, to be valued at its rate."""
+
+    calls: int = 0
+    tokens: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: Decimal = Decimal(0)
+    unpriced: int = 0
+    cost_by_day: dict[date, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
+
+    def add(self, day: date, row: "Row") -> None:
+        self.calls += row.calls
+        self.tokens += row.input_tokens + row.output_tokens
+        self.input_tokens += row.input_tokens
+        self.output_tokens += row.output_tokens
+        self.cost_usd += row.cost_usd
+        self.unpriced += row.unpriced
+        self.cost_by_day[day] += row.cost_usd
+
+    def cost_idr(self, rates: Rates) -> int | None:
+        return rates.in_idr(self.cost_by_day.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The calls of one model and operation on one day; None: of the days before."""
+
+    day: date | None
+    name: str
+    operation: str
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: Decimal
+    unpriced: int
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One of several that make a whole: what it is called, what picks it in an address, its sums and its share of the
+    tokens, in per cent. `is_rest`: all that have no line of their own."""
+
+    name: str
+    key: str
+    sums: Sums
+    cost_idr: int | None
+    share_percent: int
+    is_rest: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A day, week or month, as far as it is wanted: from `first` to `last`, both included."""
+
+    first: date
+    last: date
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One model over time, a value for each column: tokens, and cost in millionths of a dollar."""
+
+    name: str
+    tokens: Sequence[int]
+    cost_micro_usd: Sequence[int]
+    is_rest: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """`models` and `operations` are those of all calls of these days, to choose from."""
+
+    whole: Sums
+    cost_idr: int | None
+    before: Sums
+    columns: Sequence[Column]
+    series: Sequence[Series]
+    by_model: Sequence[Line]
+    by_operation: Sequence[Line]
+    models: Sequence[str]
+    operations: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """What the calls of one chat took."""
+
+    session_id: str
+    calls: int
+    tokens: int
+    cost_usd: Decimal
+    charged_tokens: int
+
+
+def of(user: User, wish: Wish, rates: Rates) -> Overview:
+    found = _rows(user, wish)
+    fitting = [row for row in found if wish.operation in ("", row.operation) and wish.model in ("", row.name)]
+    wanted = [(row.day, row) for row in fitting if row.day is not None]
+    whole, by_model, by_operation = Sums(), defaultdict(Sums), defaultdict(Sums)
+    columns = _columns(wish)
+    place = {
+        column.first + timedelta(days=nth): at
+        for at, column in enumerate(columns)
+        for nth in range((column.last - column.first).days + 1)
+    }
+    tokens: dict[str, list[int]] = defaultdict(lambda: [0] * len(columns))
+    costs: dict[str, list[Decimal]] = defaultdict(lambda: [Decimal(0)] * len(columns))
+    before = Sums()
+    for day, row in wanted:
+        for sums in (whole, by_model[row.name], by_operation[row.operation]):
+            sums.add(day, row)
+        tokens[row.name][place[day]] += row.input_tokens + row.output_tokens
+        costs[row.name][place[day]] += row.cost_usd
+    for row in fitting:
+        if row.day is None:
+            before.add(wish.first, row)
+    order = sorted(by_model, key=lambda name: (-by_model[name].tokens, name))
+    return Overview(
+        whole=whole,
+        cost_idr=whole.cost_idr(rates),
+        before=before,
+        columns=columns,
+        series=_series(order, tokens, costs),
+        by_model=_lines({name: (name, sums) for name, sums in by_model.items()}, whole, rates),
+        by_operation=_lines(
+            {key: (operation_name(key), sums) for key, sums in by_operation.items()}, whole, rates
+        ),
+        models=sorted({row.name for row in found if row.day} | ({wish.model} - {""})),
+        operations=sorted(
+            (
+                (key, operation_name(key))
+                for key in {row.operation for row in found if row.day} | ({wish.operation} - {""})
+            ),
+            key=lambda pair: pair[1],
+        ),
+    )
+
+
+def chats(user: User, wish: Wish) -> list[Chat]:
+    """The chats that cost most."""
+    rows = (
+        calls_of(user, wish)
+        .filter(metadata__has_key="session")
+        .annotate(chat=KT("metadata__session"))
+        .values("chat")
+        .annotate(
+            number=Count("id"),
+            tokens=Sum("total_tokens"),
+            cost=Sum("total_cost_usd", default=Decimal(0)),
+            charged=Sum("charged_tokens"),
+        )
+        .order_by("-cost", "-tokens", "chat")
+        .values_list("chat", "number", "tokens", "cost", "charged")
+    )
+    return [Chat(chat, number, tokens, cost, charged) for chat, number, tokens, cost, charged in rows[:CHATS]]
+
+
+def calls(user: User, wish: Wish, *, before: str = "", limit: int = PAGE) -> Page:
+    """A page of the calls, newest first from what the cursor `before` says on; or the dearest ones, on one page. Raises
+    `reports.InvalidCursor`."""
+    found = calls_of(user, wish)
+    if wish.sort == DEAREST:
+        dearest = found.order_by(F("total_cost_usd").desc(nulls_last=True), "-created_at", "-id")
+        return Page(list(dearest.defer("metadata")[:limit]), "")
+    return reports.page(found.defer("metadata"), before=before, limit=limit)
+
+
+def calls_of(user: User, wish: Wish) -> QuerySet[TokenUsage]:
+    return TokenUsage.objects.filter(
+        wish.narrowing, user=user, created_at__gte=wish.since, created_at__lt=wish.until
+    )
+
+
+def operation_name(operation: str) -> str:
+    """An operation for people."""
+    return str(OPERATIONS.get(operation) or operation.replace("_", " ").capitalize())
+
+
+def _rows(user: User, wish: Wish) -> list[Row]:
+    """The calls of these days and of those before, of all models and operations, so that these can be chosen."""
+    since, _until = wish.before
+    wide = replace(wish, model="", operation="")
+    in_time = Q(created_at__gte=since, created_at__lt=wish.until)
+    rows = (
+        TokenUsage.objects.filter(in_time, wide.narrowing, user=user)
+        .annotate(
+            day=Case(
+                When(created_at__gte=wish.since, then=TruncDate("created_at", tzinfo=wish.zone)), default=None
+            )
+        )
+        .values("day", "label", "requested_model", "operation")
+        .annotate(
+            number=Count("id"),
+            input_sum=Sum("input_tokens"),
+            output_sum=Sum("output_tokens"),
+            cost=Sum("total_cost_usd", default=Decimal(0)),
+            unpriced=Count("id", filter=Q(total_cost_usd=None)),
+        )
+        .values_list(
+            "day",
+            "label",
+            "requested_model",
+            "operation",
+            "number",
+            "input_sum",
+            "output_sum",
+            "cost",
+            "unpriced",
+        )
+    )
+    return [
+        Row(day, name_for_people(label, model), operation, number, tokens_in, tokens_out, cost, unpriced)
+        for day, label, model, operation, number, tokens_in, tokens_out, cost, unpriced in rows
+    ]
+
+
+def _columns(wish: Wish) -> list[Column]:
+    columns = []
+    first = wish.first
+    while first <= wish.last:
+        following = _following(first, wish.grain)
+        columns.append(Column(first, min(wish.last, following - timedelta(days=1))))
+        first = following
+    return columns
+
+
+def _following(day: date, grain: str) -> date:
+    """The first day of the next day, week (they begin on Monday) or month."""
+    if grain == MONTH:
+        return date(day.year + day.month // 12, day.month % 12 + 1, 1)
+    if grain == WEEK:
+        return day + timedelta(days=7 - day.weekday())
+    return day + timedelta(days=1)
+
+
+def _series(
+    order: Sequence[str], tokens: dict[str, list[int]], costs: dict[str, list[Decimal]]
+) -> list[Series]:
+    """The most used models, and the others as one; unless the others are one anyway."""
+    named = order if len(order) <= NAMED + 1 else order[:NAMED]
+    series = [Series(name, tokens[name], [_micro(usd) for usd in costs[name]], False) for name in named]
+    if rest := order[len(named) :]:
+        rest_tokens = [sum(numbers) for numbers in zip(*(tokens[name] for name in rest), strict=True)]
+        rest_costs = [
+            _micro(sum(usd, Decimal(0))) for usd in zip(*(costs[name] for name in rest), strict=True)
+        ]
+        series.append(Series("", rest_tokens, rest_costs, True))
+    return series
+
+
+def _micro(usd: Decimal) -> int:
+    return int((usd * 1_000_000).to_integral_value())
+
+
+def _lines(parts: dict[str, tuple[str, Sums]], whole: Sums, rates: Rates) -> list[Line]:
+    """The parts, most tokens first."""
+    lines = [
+        Line(name, key, sums, sums.cost_idr(rates), _percent(sums.tokens, whole.tokens))
+        for key, (name, sums) in parts.items()
+    ]
+    return sorted(lines, key=lambda line: (-line.sums.tokens, line.name))
+
+
+def _percent(part: int, whole: int) -> int:
+    return (200 * part + whole) // (2 * whole) if whole else 0
