@@ -11,6 +11,7 @@ from tests.browser import Browser
 from tests.stories_of_chat import told
 from tests.stories_of_images import draft_of, seeing_model, show
 from tests.stories_of_usage import call_of
+from usage.models import TokenUsage
 
 NARROWEST = 320
 WIDE_THINGS = """Here is much that is wide:
@@ -74,6 +75,8 @@ def test_no_page_scrolls_sideways_on_the_narrowest_phone(
         "/billing/packages/enterprise",
         f"/billing/purchases/{bought.pk}",
         "/usage?days=90",
+        "/usage?by=month&show=cost&sort=cost",
+        f"/usage/calls/{TokenUsage.objects.filter(user=rich).latest('created_at').pk}",
         "/settings",
         "/settings/keys",
         "/settings/webhooks",

@@ -85,6 +85,7 @@ PRIVATE = {
     "key_id",
     "topup_id",
     "endpoint_id",
+    "call_id",
 }
 """Parameters that name something of one person."""
 
@@ -172,7 +173,7 @@ class World:
         company = Company.objects.create(name="PT Sagara Digital")
         Membership.objects.create(company=company, user=alice)
         Group.objects.get_or_create(name="Support")
-        call_of(alice)
+        self.call = call_of(alice)
         events.record(user=alice, events=[events.Event("own-1", {}, reason="It says nothing.")])
         AuditRound.objects.create(ended_at=timezone.now())
         Calibration.objects.get_or_create(
@@ -197,6 +198,7 @@ class World:
             "key_id": self.key.pk,
             "topup_id": self.topup.pk,
             "endpoint_id": self.endpoint.pk,
+            "call_id": self.call.pk,
             "reference": self.topup.pk,
             "proposal_id": self.proposal.pk,
             "gateway": "sandbox",
