@@ -203,6 +203,16 @@ class AgainRequest(serializers.Serializer[Any]):
             " nothing begins, and the answer is CONFLICT."
         ),
     )
+    maxCost = serializers.IntegerField(
+        min_value=1,
+        max_value=2**53,
+        required=False,
+        allow_null=True,
+        help_text=(
+            "Tokens that the reply may cost. No more is held or charged, and the reply is cut off there; where that is too"
+            " little for a useful one, nothing begins, and the answer is CONFLICT."
+        ),
+    )
 
 
 class EditRequest(AgainRequest):
@@ -481,6 +491,7 @@ class MessagesView(APIView):
                 text=wanted["content"],
                 model_slug=wanted.get("model"),
                 terms=wanted.get("terms"),
+                most=wanted.get("maxCost"),
                 parent=wanted.get("parentId"),
                 attachments=wanted.get("attachments", ()),
                 turn=turn,
@@ -531,6 +542,7 @@ class EditsView(APIView):
                 text=wanted["content"],
                 model_slug=wanted.get("model"),
                 terms=wanted.get("terms"),
+                most=wanted.get("maxCost"),
                 attachments=wanted.get("attachments"),
                 turn=turn,
             ),
@@ -595,6 +607,7 @@ def asked_again(
             reply_id=old.pk,
             model_slug=wanted.get("model"),
             terms=wanted.get("terms"),
+            most=wanted.get("maxCost"),
             turn=turn,
         ),
     )

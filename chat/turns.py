@@ -33,6 +33,8 @@ USEFUL_OUTPUT = 64
 PARAGRAPH, PAGE = 100, 500
 """LLM tokens of a short reply and of a long one; most are between."""
 TITLE = 60
+CEILING = "@"
+"""Stands between the price and the most that a message may cost, in the terms that a page has shown."""
 
 
 class EmptyText(InvalidRequest):
@@ -70,6 +72,10 @@ class PriceChanged(Conflict):
     text = _("The price of this model has just changed. Look at what it can cost now, and try again.")
 
 
+class CostsMore(Conflict):
+    text = _("This can cost more than you agreed to. Look at what it can cost now, and try again.")
+
+
 class NothingToGoOn(InvalidRequest):
     text = _("This reply has nothing to go on with.")
 
@@ -86,6 +92,14 @@ class Turn:
     message: Message
     reply: Message
     budget: budgets.Left | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a sender agreed to: the `terms` that he was shown, and the `most` that he says himself."""
+
+    terms: str | None
+    most: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +126,11 @@ class Quote:
         return min(self.at_most, self.available) if self.is_enough else self.at_most
 
     @property
+    def terms(self) -> str:
+        """What a page that shows this quote sends back, so that nobody pays another price, or more, unseen."""
+        return f"{self.offer.model.terms}{CEILING}{self.ceiling}"
+
+    @property
     def usual(self) -> tuple[int, int]:
         """What a reply of a paragraph costs, and one of a page, by the estimate; never above the ceiling."""
         model, ceiling = self.offer.model, self.ceiling
@@ -134,23 +153,29 @@ def start(
     model_slug: str | None,
     turn: str,
     terms: str | None = None,
+    most: int | None = None,
     parent: str | None = None,
     attachments: Sequence[str] = (),
     key_id: int | None = None,
 ) -> Turn:
     """Admit a message and queue its reply. Without a session a new one begins; `model_slug` None keeps the session's
-    model (for a new session: the free tier). `terms` are the `ChatModel.terms` that the sender was shown. `parent` is the
-    id of the reply that the message is said to, None for the session's newest; where something was said to it already,
+    model (for a new session: the free tier). `terms` are what the sender was shown: the `Quote.terms`, or the
+    `ChatModel.terms` alone. `most`: Aleph tokens that it may cost, for a sender who says so himself. `parent` is the id of
+    the reply that the message is said to, None for the session's newest; where something was said to it already,
     the message begins another branch. `attachments` are the ids of images to go with it.
     `key_id` is the API key that it came with.
 
-    Raises `EmptyText`, `TextTooLong`, `ImagesNotTaken`, `attachments.TooManyImages`, `attachments.ImageGone`, `UnknownModel`, `ModelUnavailable`, `PriceChanged`, `StillWriting`, `ledger.Insufficient`,
+    Raises `EmptyText`, `TextTooLong`, `ImagesNotTaken`, `attachments.TooManyImages`, `attachments.ImageGone`, `UnknownModel`, `ModelUnavailable`, `PriceChanged`, `CostsMore`, `StillWriting`, `ledger.Insufficient`,
     `ledger.Frozen`, `sessions.TooManyOpen`, `budgets.BudgetExceeded`, and `NotFound` for a parent that is no reply of this session. Nothing is written
     then. A known `turn` gives the first answer again; with other words it is an `IdempotencyMismatch`.
     """
     said = _cleaned(text)
     admitted = _admitted_once(
-        user, turn, lambda: _start(user, session, said, model_slug, turn, terms, parent, attachments, key_id)
+        user,
+        turn,
+        lambda: _start(
+            user, session, said, model_slug, turn, Bounds(terms, most), parent, attachments, key_id
+        ),
     )
     return _as_asked(admitted, said, session, model_slug, parent, attachments)
 
@@ -163,6 +188,7 @@ def edit(
     turn: str,
     model_slug: str | None = None,
     terms: str | None = None,
+    most: int | None = None,
     attachments: Sequence[str] | None = None,
     key_id: int | None = None,
 ) -> Turn:
@@ -175,7 +201,9 @@ def edit(
     admitted = _admitted_once(
         user,
         turn,
-        lambda: _start(user, old.session, said, model_slug, turn, terms, parent, attachments, key_id),
+        lambda: _start(
+            user, old.session, said, model_slug, turn, Bounds(terms, most), parent, attachments, key_id
+        ),
     )
     return _as_asked(admitted, said, old.session, model_slug, parent, attachments)
 
@@ -187,6 +215,7 @@ def retry(
     turn: str,
     model_slug: str | None = None,
     terms: str | None = None,
+    most: int | None = None,
     key_id: int | None = None,
 ) -> Turn:
     """Queue another reply to the message that `reply_id` answered; the old reply stays as a branch. Raises as `start`."""
@@ -194,7 +223,7 @@ def retry(
     asked = old.parent
     if asked is None:
         raise NotFound
-    return _answer_once(user, asked, old, turn, model_slug, terms, key_id)
+    return _answer_once(user, asked, old, turn, model_slug, Bounds(terms, most), key_id)
 
 
 def go_on(
@@ -204,6 +233,7 @@ def go_on(
     turn: str,
     model_slug: str | None = None,
     terms: str | None = None,
+    most: int | None = None,
     key_id: int | None = None,
 ) -> Turn:
     """Queue a reply that goes on where `reply_id` was cut off. It is a turn of its own, with a hold and a charge of its
@@ -214,7 +244,7 @@ def go_on(
         raise StillWriting
     if not old.is_cut_off:
         raise NothingToGoOn
-    return _answer_once(user, old, old, turn, model_slug, terms, key_id)
+    return _answer_once(user, old, old, turn, model_slug, Bounds(terms, most), key_id)
 
 
 def stop(*, user: User, reply_id: str) -> Message:
@@ -281,7 +311,7 @@ def _start(
     text: str,
     model_slug: str | None,
     turn: str,
-    terms: str | None,
+    bounds: Bounds,
     parent: str | None,
     attachments: Sequence[str],
     key_id: int | None,
@@ -289,7 +319,8 @@ def _start(
     if not text:
         raise EmptyText
     images = attached.to_send(user, attachments, session)
-    offer = _agreed(_available(_offer(session, model_slug)), terms)
+    offer = _available(_offer(session, model_slug))
+    most = _agreed(offer, bounds)
     conversation = _conversation(session, parent)
     tip = conversation.tip
     if conversation.writing is not None:
@@ -308,7 +339,7 @@ def _start(
             content=text,
             image_count=len(images),
         )
-        reply = _reply(reply_id, message, offer, draft, turn)
+        reply = _reply(reply_id, message, offer, draft, turn, most)
         Message.objects.bulk_create([message, reply])
         attached.attach(message, images)
         is_budgeted = sessions.touch(session, messages=2, title=title_of(text), model=chosen, key_id=key_id)
@@ -348,14 +379,14 @@ def _answer_once(
     old: Message,
     turn: str,
     model_slug: str | None,
-    terms: str | None,
+    bounds: Bounds,
     key_id: int | None,
 ) -> Turn:
     """Another answer to `asked`, by default by the model of `old`."""
     slug = model_slug or (old.model.slug if old.model else None)
 
     def answer() -> Turn:
-        return _answer(old.session, asked, slug, turn, terms, key_id, is_chosen=bool(model_slug))
+        return _answer(old.session, asked, slug, turn, bounds, key_id, is_chosen=bool(model_slug))
 
     admitted = _admitted_once(user, turn, answer)
     if admitted.message.pk != asked.pk or _is_of_another_model(admitted, model_slug):
@@ -368,7 +399,7 @@ def _answer(
     asked: Message,
     model_slug: str | None,
     turn: str,
-    terms: str | None,
+    bounds: Bounds,
     key_id: int | None,
     *,
     is_chosen: bool,
@@ -376,10 +407,11 @@ def _answer(
     conversation = prompts.Conversation(session.pk, tip=asked.pk)
     if conversation.writing is not None:
         raise StillWriting
-    offer = _agreed(_available(_offer(session, model_slug)), terms)
+    offer = _available(_offer(session, model_slug))
+    most = _agreed(offer, bounds)
     draft = _fit(offer, conversation.asking(asked.pk))
     with transaction.atomic():
-        reply = _reply(ids.new("msg"), asked, offer, draft, turn)
+        reply = _reply(ids.new("msg"), asked, offer, draft, turn, most)
         reply.save(force_insert=True)
         chosen = offer.model if is_chosen else session.model
         is_budgeted = sessions.touch(session, messages=1, model=chosen, key_id=key_id)
@@ -388,8 +420,13 @@ def _answer(
     return Turn(session, asked, reply, left)
 
 
-def _reply(reply_id: str, message: Message, offer: Offer, draft: prompts.Draft, turn: str) -> Message:
-    """The queued reply, with its hold and a snapshot of what it may cost. Runs inside the turn's transaction."""
+def _reply(
+    reply_id: str, message: Message, offer: Offer, draft: prompts.Draft, turn: str, most: int | None
+) -> Message:
+    """The queued reply, with its hold and a snapshot of what it may cost. Runs inside the turn's transaction.
+
+    What was shown may be less than what is reckoned now, for what is known of a model's counting changes: then the reply
+    may be a little shorter, and `CostsMore` is raised where that would leave nothing useful."""
     model = offer.model
     reply = Message(
         id=reply_id,
@@ -410,10 +447,13 @@ def _reply(reply_id: str, message: Message, offer: Offer, draft: prompts.Draft, 
     )
     if not model.is_free:
         quote = _quote(offer, draft, 0)
+        amount = quote.at_most if most is None else min(most, quote.at_most)
+        if amount < quote.minimum:
+            raise CostsMore(data={"minimum": quote.minimum})
         try:
             hold = ledger.hold(
                 user=message.user,
-                amount=quote.at_most,
+                amount=amount,
                 minimum=quote.minimum,
                 reference=reply.pk,
                 key=f"hold:{reply.pk}",
@@ -423,7 +463,7 @@ def _reply(reply_id: str, message: Message, offer: Offer, draft: prompts.Draft, 
         reply.hold_id, reply.held_tokens = hold.id, hold.amount
         reply.value_idr_per_1k = hold.value_idr_per_1k
         if hold.amount < quote.at_most:
-            reply.is_limited_by_balance = True
+            reply.is_limited_by_balance = hold.balance == hold.held
             reply.max_output_tokens = prompts.affordable_output(
                 model, tokens=hold.amount, input_tokens=draft.at_most
             )
@@ -502,13 +542,18 @@ def _available(offer: Offer) -> Offer:
     return offer
 
 
-def _agreed(offer: Offer, terms: str | None) -> Offer:
-    """The offer, if it is what the sender was shown. Terms of another model say nothing of this one; those of a retired one
-    were shown to somebody who does not know yet what follows it."""
-    shown = terms.rsplit(":", 2)[0] if terms else ""
-    if terms != offer.model.terms and shown in (offer.model.slug, offer.instead_of and offer.instead_of.slug):
-        raise PriceChanged
-    return offer
+def _agreed(offer: Offer, bounds: Bounds) -> int | None:
+    """The most that a message to this offer may cost, None where nobody has said. Raises `PriceChanged` where it is not what
+    the sender was shown. Terms of another model say nothing of this one; those of a retired one were shown to somebody who
+    does not know yet what follows it."""
+    price, _at, ceiling = (bounds.terms or "").partition(CEILING)
+    shown = price.rsplit(":", 2)[0]
+    if price != offer.model.terms:
+        if shown and shown in (offer.model.slug, offer.instead_of and offer.instead_of.slug):
+            raise PriceChanged
+        ceiling = ""
+    said = [int(ceiling)] if ceiling.isdecimal() and len(ceiling) < 16 else []
+    return min([*said, *([] if bounds.most is None else [bounds.most])], default=None)
 
 
 def _cleaned(text: str) -> str:
@@ -554,6 +599,11 @@ def _ring_on_commit(reply: Message) -> None:
         replies.ring(reply.pk)
 
     transaction.on_commit(ring, robust=True)
+
+
+def terms_up_to(terms: str, most: int) -> str:
+    """These terms with another ceiling: it was shown later, by somebody who knew no more of the price."""
+    return f"{terms.partition(CEILING)[0]}{CEILING}{most}"
 
 
 def title_of(text: str) -> str:

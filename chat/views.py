@@ -537,7 +537,10 @@ def _not_enough(
     request: Request, problem: Problem, found: Session | None, said: Said, package: str
 ) -> dict[str, Any]:
     balance = ledger.balance_of(request.user)
-    missing = problem.data.get("estimatedCost", 0) - balance.available
+    at_most = problem.data.get("estimatedCost", 0)
+    if said.terms and at_most:
+        said = replace(said, terms=turns.terms_up_to(said.terms, at_most))
+    missing = at_most - balance.available
     choices = checkout.of(
         shop.quotes(request.user), wallet_idr=balance.wallet_idr, missing_tokens=missing, wanted=package
     )

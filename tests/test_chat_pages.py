@@ -470,7 +470,7 @@ def test_a_retry_at_another_price_than_was_shown_is_refused_and_shown_anew(
     assert not Message.objects.filter(session=reply.session, state__in=Message.OPEN).exists()
     assert ledger.balance_of(alice).held == 0
     again = filled(answer, action=address)
-    assert again["terms"] == f"{model.slug}:900:900"
+    assert again["terms"].startswith(f"{model.slug}:900:900@")
     assert again["turn"] != form["turn"]
     assert (
         f"Retry at most {picker.tries(reply, catalogue.offers(), available=10_500).again[0].ceiling:,} tokens"

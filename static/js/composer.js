@@ -61,7 +61,9 @@ document.addEventListener('htmx:afterSwap', event => {
 })
 document.addEventListener('htmx:afterRequest', event => {
   const id = event.detail.requestConfig?.path.match(/\/messages\/(\w+)\/edits$/)?.[1]
-  if (id && event.detail.requestConfig.verb === 'post' && event.detail.successful) sessionStorage.removeItem(`${drafts}edit:${id}`)
+  if (!id || event.detail.requestConfig.verb !== 'post') return
+  if (event.detail.successful) sessionStorage.removeItem(`${drafts}edit:${id}`)
+  if (event.detail.xhr.status === 409) window.htmx.trigger(document.getElementById(`${id}-text`), 'estimate')
 })
 
 document.addEventListener('model', estimate)
