@@ -226,6 +226,12 @@ CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "chat.tasks.sweep", "schedule": 3.0, "options": {"expires": 3}},
     "add-up": {"task": "usage.tasks.add_up", "schedule": 300.0, "options": {"expires": 300}},
+    "unusual use": {
+        "task": "usage.tasks.look_for_unusual_use",
+        "schedule": 600.0,
+        "options": {"expires": 600},
+    },
+    "alerts": {"task": "aleph.tasks.tell_of_use", "schedule": 10.0, "options": {"expires": 10}},
     "learn": {"task": "usage.tasks.learn", "schedule": 60.0, "options": {"expires": 60}},
     "local models": {
         "task": "chat.tasks.look_for_local_models",

@@ -21,11 +21,17 @@ PLACES = {
     Notice.Kind.PURCHASE: "billing:receipt",
     Notice.Kind.TOPUP: "billing:topup",
     Notice.Kind.TOPUP_FAILED: "billing:topup",
+    Notice.Kind.BUDGET: "usage:budget",
     Notice.Kind.WEBHOOK: "billing:endpoint",
 }
-"""Where what a notice is about has a page, by its reference; of the others the history tells."""
-ELSEWHERE = {Notice.Kind.REFILL: "billing:refill", Notice.Kind.UNUSUAL: "usage:home"}
-"""What has one page for all its notices."""
+"""Where what a notice is about has a page, by its reference."""
+ELSEWHERE = {
+    Notice.Kind.REFILL: "billing:refill",
+    Notice.Kind.BUDGET: "usage:home",
+    Notice.Kind.UNUSUAL: "usage:home",
+    Notice.Kind.WEBHOOK: "billing:endpoints",
+}
+"""Where those of a kind lead that have none; the others to the history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +139,11 @@ def _page(request: HttpRequest, form: WishesForm, *, status: int = 200) -> HttpR
 
 
 def address_of(notice: Notice) -> str:
-    if notice.kind in ELSEWHERE:
-        return reverse(ELSEWHERE[Notice.Kind(notice.kind)])
-    place = PLACES.get(Notice.Kind(notice.kind))
+    kind = Notice.Kind(notice.kind)
+    otherwise = reverse(ELSEWHERE.get(kind, "billing:history"))
+    if kind not in PLACES or not notice.reference:
+        return otherwise
     try:
-        return (
-            reverse(place, args=[notice.reference])
-            if place and notice.reference
-            else reverse("billing:history")
-        )
+        return reverse(PLACES[kind], args=[notice.reference])
     except NoReverseMatch:
-        return reverse("billing:history")
+        return otherwise

@@ -6,6 +6,7 @@ out later, and may do so twice if he died between sending it and saying so.
 
 import time
 from datetime import datetime
+from decimal import Decimal
 from typing import NamedTuple
 
 import structlog
@@ -15,9 +16,10 @@ from django.db import OperationalError
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import translation
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
-from aleph.templatetags.aleph import count, rupiah, signed
+from aleph.templatetags.aleph import count, rupiah, signed, usd
 from billing import notices, refills
 from billing.models import Notice, TopUp, Unit
 
@@ -72,13 +74,7 @@ def words_of(notice: Notice) -> Words:
                 detail or _("Your history shows what has changed."),
             )
         case Notice.Kind.BUDGET:
-            percent = notice.facts.get("percent", 0)
-            title = (
-                _("A budget of yours is used up")
-                if percent >= 100
-                else _("%(percent)s%% of a budget is used") % {"percent": percent}
-            )
-            return Words(title, detail)
+            return _budget(notice)
         case Notice.Kind.UNUSUAL:
             return _unusual(notice)
         case Notice.Kind.WEBHOOK:
@@ -144,26 +140,70 @@ def _close(notice: Notice, state: str) -> None:
             return
 
 
-def _unusual(notice: Notice) -> Words:
-    """Of facts: `tokens` since midnight of UTC, `usual_tokens` of a day, `since` in the user's own zone, `model` and its
-    share `model_percent`, "" for none."""
+def _budget(notice: Notice) -> Words:
+    """Of facts, as `aleph.alerts` writes them: `percent`, `spent` and `limit` in `unit`, `every`, `action`, `scope` with
+    `name`, and when it `ends` in the budget's own zone."""
     facts = notice.facts
-    since = facts.get("since", "")
-    text = _(
-        "%(tokens)s LLM tokens so far today; on a day like this it is usually about %(usual)s."
-        " It became more than usual at %(at)s."
-    ) % {
+    every = {"day": _("daily budget"), "week": _("weekly budget"), "month": _("monthly budget")}
+    percent, budget = facts.get("percent", 0), every.get(facts.get("every", ""), "")
+    is_used_up = percent >= 100
+    said = {"percent": percent, "budget": budget}
+    title = (
+        _("The %(budget)s is used up") % said
+        if is_used_up
+        else _("%(percent)s%% of the %(budget)s is used") % said
+    )
+    sentences = [
+        _("%(spent)s of %(limit)s.")
+        % {name: _of_budget(facts.get(name, 0), facts.get("unit", "")) for name in ("spent", "limit")}
+    ]
+    of_whom = {
+        "key": _("It is that of the API key %(name)s."),
+        "company": _("It is that of %(name)s."),
+        "everyone": _("It is that of everyone together."),
+    }.get(facts.get("scope", ""))
+    if of_whom:
+        sentences.append(of_whom % {"name": facts.get("name", "")})
+    if "ends" in facts:
+        ends = {"ends": date_format(datetime.fromisoformat(facts["ends"]), "j F Y, H:i")}
+        action = facts.get("action") if is_used_up else ""
+        if action == "block":
+            sentences.append(_("Until %(ends)s nothing more is answered.") % ends)
+        elif action == "throttle":
+            sentences.append(_("Until %(ends)s replies are slowed down.") % ends)
+        else:
+            sentences.append(_("It begins anew on %(ends)s.") % ends)
+    return Words(title, " ".join(sentences))
+
+
+def _of_budget(amount: int | str, unit: str) -> str:
+    return usd(Decimal(amount)) if unit == "usd" else _tokens(int(amount))
+
+
+def _unusual(notice: Notice) -> Words:
+    """Of facts, as `aleph.alerts` writes them: `tokens` of the day that began at `from`, `usual_tokens` of a day, `since` when
+    it was more than that, both times in the reader's own zone, and `model` with its share `model_percent`."""
+    facts = notice.facts
+    text = _("%(tokens)s LLM tokens since %(begin)s; in a whole day it is usually about %(usual)s.") % {
         "tokens": count(facts.get("tokens", 0)),
+        "begin": _clock(facts.get("from", "")),
         "usual": count(facts.get("usual_tokens", 0)),
-        "at": datetime.fromisoformat(since).strftime("%H:%M") if since else "",
     }
     if facts.get("model"):
-        said = {"percent": facts.get("model_percent", 0), "model": facts["model"]}
-        text += " " + _("%(percent)s%% of it by %(model)s.") % said
+        said = {
+            "at": _clock(facts.get("since", "")),
+            "percent": facts.get("model_percent", 0),
+            "model": facts["model"],
+        }
+        text += " " + _("That was passed after %(at)s; %(percent)s%% is %(model)s.") % said
     text += " " + _(
         "If this was not you, revoke your API keys under Settings; a budget limits what can be used."
     )
     return Words(_("Much more is used than usual"), text)
+
+
+def _clock(moment: str) -> str:
+    return datetime.fromisoformat(moment).strftime("%H:%M") if moment else ""
 
 
 def _tokens(number: int) -> str:

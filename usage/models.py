@@ -785,3 +785,30 @@ class BudgetCrossing(models.Model):
 
     def __str__(self) -> str:
         return f"{self.period_id} {self.percent}%"
+
+
+class UnusualUse(models.Model):
+    """A day of UTC on which somebody used far more than he does. Written by `usage.unusual` only; whoever tells him notes so
+    in `told_at`.
+
+    `since` is when he had used as much as on a whole usual day; `model` wrote most of it, `model_percent` of all.
+    """
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+", db_index=False
+    )
+    day = models.DateField()
+    tokens = models.PositiveBigIntegerField()
+    usual_tokens = models.PositiveBigIntegerField()
+    since = models.DateTimeField()
+    model = models.CharField(max_length=120)
+    model_percent = models.PositiveSmallIntegerField()
+    found_at = models.DateTimeField(default=timezone.now)
+    told_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["id"], condition=Q(told_at=None), name="unusual_untold")]
+        constraints = [models.UniqueConstraint(fields=["user", "day"], name="unusual_once_a_day")]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} {self.day}"

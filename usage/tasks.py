@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from usage import calibration, rollups
+from usage import calibration, rollups, unusual
 
 
 @shared_task(name="usage.tasks.add_up")
@@ -13,3 +13,8 @@ def add_up() -> None:
 @shared_task(name="usage.tasks.learn")
 def learn() -> None:
     calibration.learn()
+
+
+@shared_task(name="usage.tasks.look_for_unusual_use")
+def look_for_unusual_use() -> None:
+    unusual.look()
