@@ -8,7 +8,7 @@ Three ways to the database, which holds the seed data from the start:
 `product`    the product's real processes on the same database and Redis (`tests.product`); implies `committed`.
 
 `browser` is a page of an installed Chromium at the product. Tests that use processes run last, so that no worker
-meddles with the others. A story that Playwright waits for in vain gets one more try, and the summary names it.
+meddles with the others. What fails only by time, in a browser or by `tests.clock`, gets one more try, and the summary names it.
 
 `TEST_SECOND_RUN=1` leaves out what another database or Redis cannot change: `.ci/run` sets it where everything passes on
 SQLite at the same time.
@@ -35,6 +35,7 @@ from playwright.sync_api import sync_playwright
 from aleph.embedded_redis import EmbeddedRedis
 from chat import catalogue, stream
 from tests.browser import ARGUMENTS, Browser
+from tests.clock import Late
 from tests.product import Product, Visitor
 from tests.simulator import Simulator
 
@@ -63,9 +64,9 @@ ON_REDIS = {"test_rates", "test_stream"}
 """Modules that need Redis and mostly no database."""
 
 ONE_MORE_TRY = pytest.mark.flaky(
-    reruns=1, only_rerun=[WaitedInVain, r"(?s)\AAssertionError: .+ with timeout \d+ms"]
+    reruns=1, only_rerun=[Late, WaitedInVain, r"(?s)\AAssertionError: .+ with timeout \d+ms"]
 )
-"""For a browser that was too slow on a busy machine. Whatever else goes wrong fails at once."""
+"""For what was too slow on a busy machine. Whatever else goes wrong fails at once."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -73,8 +74,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if not _may_differ(item)])
         items[:] = [item for item in items if _may_differ(item)]
     items.sort(key=lambda item: _processes_of(item))
-    for item in items:
-        if _processes_of(item) == 2:
+    if not config.getoption("usepdb"):
+        for item in items:
             item.add_marker(ONE_MORE_TRY)
 
 

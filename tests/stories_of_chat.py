@@ -139,7 +139,7 @@ def at_most(number: int) -> int:
     return number + (connection.vendor == "sqlite")
 
 
-def until(condition: Callable[[], object], *, within_s: float = 10) -> float:
+def until(condition: Callable[[], object], *, within_s: float = 30) -> float:
     """Wait until `condition` holds; the seconds that it took. A test that waits in vain fails."""
     began = time.monotonic()
     while not condition():

@@ -16,6 +16,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
+from playwright.sync_api import expect
 
 from aleph import ids
 from aleph.accounts.models import ApiKey, Company, Membership, User
@@ -618,16 +619,18 @@ class TestInABrowser:
         page.goto(address(User, "changelist") + f"?q={alice.email}&is_active__exact=1")
         page.click("#result_list tbody th a")
         page.click("text=Save and continue editing")
-        assert "was changed successfully" in page.inner_text(".messagelist")
+        expect(page.locator(".messagelist")).to_contain_text("was changed successfully")
         page.goto(address(User, "add"))
         page.goto(address(Company, "delete", company.pk))
         page.click("text=No, take me back")
         page.goto(address(Company, "change", company.pk))
         page.click(".add-row a")
         page.locator(".select2-selection").nth(1).click()
+        expect(page.locator(".select2-container--open .select2-search__field")).to_be_focused()
         page.keyboard.type(alice.email)
         page.click(f".select2-results__option:has-text('{alice.email}')")
         page.click("input[name=_save]")
+        expect(page.locator(".messagelist")).to_contain_text("was changed successfully")
         assert Membership.objects.filter(company=company, user=alice).exists()
 
         page.goto(address(ModelPrice, "change", price.pk))
@@ -646,6 +649,6 @@ class TestInABrowser:
         page.click(".admin__bar .icon-button")
         page.fill("#nav-filter", "pric")
 
-        assert page.is_visible("#nav-sidebar >> text=Prices")
-        assert not page.is_visible("#nav-sidebar >> text=Packages")
+        expect(page.locator("#nav-sidebar >> text=Prices")).to_be_visible()
+        expect(page.locator("#nav-sidebar >> text=Packages")).to_be_hidden()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

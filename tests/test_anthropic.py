@@ -21,6 +21,7 @@ from chat.providers.anthropic import Anthropic, MessageAnswer
 from chat.providers.base import Call, Clocks, Counts, Finish, Prompt, ProviderError
 from chat.providers.openai_compatible import OpenAICompatible
 from tests import people
+from tests.clock import in_time
 from tests.listening import QUESTION, Heard, ask, ask_and_cancel, prompt
 from tests.simulator_anthropic import CURRENT, RETRY_AFTER_S, AnthropicSimulator
 from tests.stories_of_chat import (
@@ -400,7 +401,8 @@ def test_nothing_that_is_sent_raises_anything_but_a_provider_error(found: list[A
 def test_the_first_event_is_waited_for_only_so_long(claude: Anthropic, model: str) -> None:
     heard = ask(claude, prompt(model), clocks=Clocks(first_byte_s=0.4, idle_s=9, total_s=9))
     assert heard.kind == "timeout"
-    assert 0.3 < heard.took_s < 3
+    assert heard.took_s > 0.3
+    in_time(heard.took_s, 3)
 
 
 def test_a_stalled_answer_is_given_up(simulator: AnthropicSimulator, claude: Anthropic) -> None:
@@ -422,7 +424,7 @@ def test_an_end_that_does_not_come_is_waited_for_only_a_little(
     monkeypatch.setattr(exchange, "AFTER_FINISH_S", 0.2)
     heard = ask(claude, prompt("sim-words-5-stall-last"), clocks=Clocks(first_byte_s=9, idle_s=9, total_s=9))
     assert (heard.text, heard.finish.reason) == (FIVE, "stop")
-    assert heard.took_s < 5
+    in_time(heard.took_s, 5)
 
 
 @pytest.mark.parametrize(
@@ -434,7 +436,7 @@ def test_cancel_closes_the_connection_at_once(
     aborted = simulator.aborted
     heard, took_s = ask_and_cancel(claude, prompt(model), after_s=0.2)
     assert heard.cancelled
-    assert took_s < 1
+    in_time(took_s, 1)
     assert simulator.wait_for_aborted(aborted + 1)
 
 

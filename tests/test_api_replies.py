@@ -53,7 +53,7 @@ def test_a_message_is_answered_with_the_whole_reply(program: Visitor, alice: Use
 
 
 def test_a_reply_comes_in_pieces_to_who_asks_for_events(program: Visitor) -> None:
-    session = session_of(program, "sim-slow-40x20ms")
+    session = session_of(program, "sim-slow-40x100ms")
     with program.post(
         f"{session}/messages",
         json={"content": "Tell me a story"},
@@ -79,7 +79,7 @@ def test_a_reply_comes_in_pieces_to_who_asks_for_events(program: Visitor) -> Non
 
 
 def test_who_lost_the_stream_finds_the_reply_again(program: Visitor) -> None:
-    session = session_of(program, "sim-slow-60x25ms")
+    session = session_of(program, "sim-slow-60x100ms")
     with program.post(
         f"{session}/messages",
         json={"content": "Tell me a story"},

@@ -112,6 +112,7 @@ def test_a_model_that_takes_no_images_says_so_in_the_composer(browser: Browser, 
     thumbs(page, 1)
     for model, takes in ((blind, False), (name, True)):
         page.click(".composer__model")
+        expect(page.locator("#filter")).to_be_focused()
         page.keyboard.type(model)
         page.keyboard.press("Enter")
         expect(page.locator("[data-chosen]")).to_have_text(model)

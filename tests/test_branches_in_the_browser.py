@@ -17,7 +17,8 @@ from tests.test_branches import LENGTH, said_to
 
 NUMBERED = "sim-numbered-words-3"
 """No two replies are the same."""
-SLOW = "sim-slow-200x20ms"
+SLOW = "sim-slow-600x50ms"
+"""Thirty seconds: nobody waits for its end."""
 
 
 def written(turn: Turn) -> Message:

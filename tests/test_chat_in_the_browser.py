@@ -14,11 +14,13 @@ from tests.browser import PATIENCE_MS, Browser
 from tests.product import simulated_model
 from tests.stories_of_chat import orphaned
 
-LONG = "sim-slow-200x20ms"
+LONG = "sim-slow-600x50ms"
+"""Thirty seconds: nobody waits for its end."""
 
 
 def choose(page: Page, name: str) -> None:
     page.click(".composer__model")
+    expect(page.locator("#filter")).to_be_focused()
     page.keyboard.type(name)
     page.keyboard.press("Enter")
     expect(page.locator("[data-chosen]")).to_have_text(name)
@@ -28,6 +30,7 @@ def sent(page: Page, text: str) -> None:
     page.fill("#text", text)
     page.keyboard.press("Enter")
     expect(page.locator(".message--user").last).to_contain_text(text)
+    expect(page.locator("#text")).to_be_focused()
 
 
 def until(page: Page, condition: str) -> None:

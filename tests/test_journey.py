@@ -14,7 +14,7 @@ from tests.browser import Browser
 from tests.product import Product, simulated_model
 from tests.stories_of_chat import assert_books_are_right, available, held, until
 
-SLOW = "sim-slow-160x40ms"
+SLOW = "sim-slow-160x100ms"
 
 
 def sign_up(page: Page, product: Product, email: str) -> User:
@@ -42,6 +42,7 @@ def buy(page: Page, package: str) -> None:
 
 def choose(page: Page, model: str) -> None:
     page.click(".composer__model")
+    expect(page.locator("#filter")).to_be_focused()
     page.keyboard.type(model)
     page.keyboard.press("Enter")
     expect(page.locator("[data-chosen]")).to_have_text(model)
@@ -151,7 +152,7 @@ def test_on_a_phone_in_indonesian_one_asks_and_watches_as_well(browser: Browser)
     alice = people.alice()
     alice.language = "id"
     alice.save()
-    model = simulated_model("sim-slow-40x40ms")
+    model = simulated_model("sim-slow-40x150ms")
     page = browser.page(
         user=alice,
         viewport={"width": 390, "height": 844},

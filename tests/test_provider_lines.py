@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from chat.providers.base import Call, Clocks
 from chat.providers.openai_compatible import OpenAICompatible
+from tests.clock import in_time
 from tests.listening import QUESTION, QUICK, ask, ask_and_cancel, prompt
 from tests.simulator import Simulator
 
@@ -41,7 +42,8 @@ def openai(simulator: Simulator) -> OpenAICompatible:
 def test_the_first_event_is_waited_for_only_so_long(openai: OpenAICompatible, model: str) -> None:
     heard = ask(openai, prompt(model), clocks=Clocks(first_byte_s=0.4, idle_s=9, total_s=9))
     assert heard.kind == "timeout"
-    assert 0.3 < heard.took_s < 1
+    assert heard.took_s > 0.3
+    in_time(heard.took_s, 1)
 
 
 @pytest.mark.parametrize("model", ["sim-stall-5", "sim-stall-5-close"])
@@ -50,14 +52,14 @@ def test_a_stalled_answer_is_given_up(simulator: Simulator, openai: OpenAICompat
     heard = ask(openai, prompt(model), clocks=Clocks(first_byte_s=9, idle_s=0.4, total_s=9))
     assert heard.kind == "timeout"
     assert heard.text == "word1 word2 word3 word4 word5 "
-    assert heard.took_s < 1
+    in_time(heard.took_s, 1)
     assert simulator.wait_for_aborted(aborted + 1, timeout_s=1)
 
 
 def test_an_answer_that_drips_is_ended_by_the_total_clock(openai: OpenAICompatible) -> None:
     heard = ask(openai, prompt("sim-slow-100x50ms"), clocks=Clocks(first_byte_s=9, idle_s=9, total_s=0.5))
     assert heard.kind == "timeout"
-    assert heard.took_s < 1
+    in_time(heard.took_s, 1)
 
 
 def test_a_slow_beginning_does_not_run_into_the_idle_clock(openai: OpenAICompatible) -> None:
@@ -87,7 +89,7 @@ def test_a_connection_is_waited_for_only_so_long(deaf_port: int) -> None:
     deaf = OpenAICompatible(name="openai", base_url=f"http://127.0.0.1:{deaf_port}/v1")
     heard = ask(deaf, prompt("sim-echo"), clocks=Clocks(connect_s=0.3))
     assert heard.kind == "unreachable"
-    assert heard.took_s < 1
+    in_time(heard.took_s, 1)
 
 
 # Hanging up
@@ -102,7 +104,7 @@ def test_cancel_closes_the_connection_within_a_second(
     aborted = simulator.aborted
     heard, took_s = ask_and_cancel(openai, prompt(model), after_s=0.2)
     assert heard.cancelled
-    assert took_s < 0.5
+    in_time(took_s, 0.5)
     assert simulator.wait_for_aborted(aborted + 1, timeout_s=0.5)
 
 
@@ -110,7 +112,7 @@ def test_cancel_ends_the_wait_for_a_connection(deaf_port: int) -> None:
     deaf = OpenAICompatible(name="openai", base_url=f"http://127.0.0.1:{deaf_port}/v1")
     heard, took_s = ask_and_cancel(deaf, prompt("sim-echo"), after_s=0.2)
     assert heard.cancelled
-    assert took_s < 0.5
+    in_time(took_s, 0.5)
 
 
 def test_a_call_cancelled_before_it_began_sends_nothing(
@@ -218,7 +220,7 @@ def test_cancel_works_over_tls(tls_simulator: Simulator, certificate: Path, mode
     provider = _over_tls(tls_simulator.base_url, certificate)
     heard, took_s = ask_and_cancel(provider, prompt(model), after_s=0.3)
     assert heard.cancelled
-    assert took_s < 0.5
+    in_time(took_s, 0.5)
     assert tls_simulator.wait_for_aborted(aborted + 1, timeout_s=0.5)
 
 
@@ -227,7 +229,7 @@ def test_cancel_ends_a_handshake_that_is_not_answered(certificate: Path) -> None
         provider = _over_tls(f"https://127.0.0.1:{mute.getsockname()[1]}/v1", certificate)
         heard, took_s = ask_and_cancel(provider, prompt("sim-echo"), after_s=0.3)
     assert heard.cancelled
-    assert took_s < 0.5
+    in_time(took_s, 0.5)
 
 
 def test_a_stranger_with_a_wrong_certificate_gets_no_key(tls_simulator: Simulator) -> None:

@@ -37,7 +37,7 @@ Rumusnya $a^2 + b^2 = c^2$, selesai.
 
 
 def told_story(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(story(), 30))
+    asyncio.run(asyncio.wait_for(story(), 60))
 
 
 def request_of(reply: Message) -> HttpRequest:
