@@ -200,6 +200,7 @@ RATE_LIMITS = {
     "promo": rates.parsed(env("RATE_LIMIT_PROMO", default="10/h/user, 30/h/ip")),
     "stream": rates.parsed(env("RATE_LIMIT_STREAM", default="30/m/user, 120/m/ip")),
     "export": rates.parsed(env("RATE_LIMIT_EXPORT", default="30/h/user, 60/h/ip")),
+    "personal": rates.parsed(env("RATE_LIMIT_PERSONAL", default="6/d/user, 10/d/ip")),
     "event": rates.parsed(env("RATE_LIMIT_EVENT", default="120/m/user, 240/m/ip")),
     "webhook-test": rates.parsed(env("RATE_LIMIT_WEBHOOK_TEST", default="10/m/user, 60/h/user, 30/m/ip")),
     "upload": rates.parsed(env("RATE_LIMIT_UPLOAD", default="20/m/user, 200/d/user, 60/m/ip")),
@@ -248,6 +249,7 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": 600},
     },
     "watch": {"task": "billing.tasks.watch", "schedule": 60.0, "options": {"expires": 60}},
+    "personal": {"task": "aleph.tasks.sweep_personal", "schedule": 20.0, "options": {"expires": 20}},
     "attachments": {"task": "chat.tasks.sweep_attachments", "schedule": 600.0, "options": {"expires": 600}},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "celerybeat-schedule")
@@ -289,6 +291,11 @@ ACCOUNT_REAUTHENTICATION_REQUIRED = True
 SESSION_COOKIE_AGE = 14 * 24 * 3600
 # Called in the transaction that creates a user, so that nobody exists without accounts in the ledger (R18).
 USER_OPENERS = ["billing.ledger.open_accounts"]
+# What each app keeps about a person, for his export and his erasure (aleph.personal).
+PERSONAL_DATA = ["aleph.accounts.personal", "chat.personal", "usage.personal", "billing.personal"]
+EXPORT_HOURS = env.int("EXPORT_HOURS", default=24)
+# How long the books must be able to say whose they are. Ask somebody who knows the law where you are.
+IDENTITY_KEPT_YEARS = env.int("IDENTITY_KEPT_YEARS", default=10)
 # What the history of balances calls replies by, which billing knows only by their ids.
 REPLY_SUBJECTS = "chat.receipts.subjects"
 # What billing and chat tell the usage pages (usage.neighbours).
@@ -329,6 +336,18 @@ STORAGES = {
             "ATTACHMENT_STORAGE_OPTIONS",
             default={
                 "location": str(DATA_DIR / "attachments"),
+                "file_permissions_mode": 0o600,
+                "directory_permissions_mode": 0o700,
+            },
+        ),
+    },
+    # Copies of what is kept about people, until they are fetched or expire (aleph.exports).
+    "exports": {
+        "BACKEND": env("EXPORT_STORAGE", default="django.core.files.storage.FileSystemStorage"),
+        "OPTIONS": env.json(
+            "EXPORT_STORAGE_OPTIONS",
+            default={
+                "location": str(DATA_DIR / "exports"),
                 "file_permissions_mode": 0o600,
                 "directory_permissions_mode": 0o700,
             },

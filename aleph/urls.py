@@ -6,7 +6,7 @@ from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiJsonRenderer2
 from drf_spectacular.views import SpectacularJSONAPIView
 from rest_framework.permissions import AllowAny
 
-from aleph import api, docs, health, monthly, scrape, usage_events
+from aleph import api, docs, health, monthly, personal_pages, scrape, usage_events
 from billing import office, transactions_api
 from chat import token_api
 
@@ -39,6 +39,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/money/search/", office.search, name="money_search"),
     path("admin/", admin.site.urls),
     path("accounts/", include("allauth.urls")),
+    path("settings/data", personal_pages.home, name="personal_data"),
+    path("settings/data/exports", personal_pages.ask, name="exports"),
+    path("settings/data/exports/<str:export_id>", personal_pages.fetch, name="export"),
+    path("settings/data/erasure", personal_pages.erase, name="erasure"),
     path("", include("aleph.accounts.urls")),
     path("billing/statements", monthly.page, name="statement"),
     path("billing/statements/<str:month>", monthly.page, name="statement_of"),

@@ -167,7 +167,17 @@ def leave(session: Session) -> None:
 def sweep() -> None:
     """Delete what has expired, file first. Any number of sweeps may run at once; one that dies is gone on with."""
     over = Q(expires_at__lt=timezone.now() - GRACE) | Q(user=None) | Q(session=None, expires_at=None)
-    for attachment in Attachment.objects.filter(over).order_by("expires_at")[:BATCH]:
+    _delete(Attachment.objects.filter(over).order_by("expires_at")[:BATCH])
+
+
+def forget(user: User) -> None:
+    """Delete all images of the user at once. What its storage does not delete is left to the sweeps."""
+    _expire(Attachment.objects.filter(user=user))
+    _delete(Attachment.objects.filter(user=user))
+
+
+def _delete(attachments: QuerySet[Attachment]) -> None:
+    for attachment in attachments:
         try:
             storages["attachments"].delete(attachment.path)
         except Exception:  # each storage has errors of its own; the next sweep tries again

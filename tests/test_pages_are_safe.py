@@ -20,8 +20,8 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
 
-from aleph import ids
-from aleph.accounts.models import ApiKey, Company, Membership, User
+from aleph import exports, ids
+from aleph.accounts.models import ApiKey, Company, DataExport, Membership, User
 from billing import corrections, hooks, ledger, purchases, topups
 from billing.models import (
     Account,
@@ -86,6 +86,7 @@ PRIVATE = {
     "topup_id",
     "endpoint_id",
     "call_id",
+    "export_id",
 }
 """Parameters that name something of one person."""
 
@@ -199,6 +200,7 @@ class World:
             "topup_id": self.topup.pk,
             "endpoint_id": self.endpoint.pk,
             "call_id": self.call.pk,
+            "export_id": exports.ask(alice).pk,
             "reference": self.topup.pk,
             "proposal_id": self.proposal.pk,
             "gateway": "sandbox",
@@ -263,6 +265,7 @@ class World:
             "message": Message.objects.filter(user=self.alice),
             "attachment": Attachment.objects.filter(user=self.alice),
             "key": ApiKey.objects.filter(user=self.alice),
+            "export": DataExport.objects.filter(user=self.alice),
             "account": Account.objects.filter(user=self.alice),
             "purchase": Purchase.objects.filter(user=self.alice),
             "topup": TopUp.objects.filter(user=self.alice),

@@ -15,6 +15,9 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext_lazy as _
 
+from aleph import ids
+from aleph.sealed import SealedTextField
+
 
 class UserManager(BaseUserManager["User"]):
     def create_user(self, email: str, password: str | None = None, **fields: object) -> "User":
@@ -152,3 +155,58 @@ class ApiKey(models.Model):
     def is_usable(self) -> bool:
         now = timezone.now()
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > now)
+
+
+class DataExport(models.Model):
+    """A copy of all that is kept about a person, made for him by a worker (`aleph.exports`) and fetched once.
+
+    `path` is its place in the storage "exports". Whoever makes it has until `making_until`; then another one may.
+    """
+
+    class State(models.TextChoices):
+        ASKED = "asked", _("being prepared")
+        READY = "ready", _("ready")
+        FETCHED = "fetched", _("fetched")
+        EXPIRED = "expired", _("expired")
+        FAILED = "failed", _("failed")
+
+    id = models.CharField(primary_key=True, max_length=ids.LENGTH)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+", verbose_name=_("user"))
+    state = models.CharField(_("state"), max_length=8, choices=State, default=State.ASKED)
+    path = models.CharField(_("place in the storage"), max_length=80, blank=True)
+    size_bytes = models.PositiveBigIntegerField(_("size in bytes"), default=0)
+    tries = models.PositiveSmallIntegerField(_("tries"), default=0)
+    making_until = models.DateTimeField(_("being made until"), null=True)
+    asked_at = models.DateTimeField(_("asked for"), default=timezone.now)
+    expires_at = models.DateTimeField(_("expires"), null=True)
+
+    class Meta:
+        verbose_name = _("data export")
+        verbose_name_plural = _("data exports")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["user"], condition=models.Q(state="asked"), name="export_one_at_a_time"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class Erasure(models.Model):
+    """Somebody who had his account erased. In the books he is a number; who he was stands here alone, sealed, until
+    `keep_until`, as the law on accounts wants it. `done_at` is set when all that can go is gone."""
+
+    subject = models.CharField(_("subject"), max_length=ids.LENGTH, primary_key=True)
+    user = models.OneToOneField(User, on_delete=models.PROTECT, related_name="+", verbose_name=_("user"))
+    identity = SealedTextField(_("who it was"), blank=True)
+    erased_at = models.DateTimeField(_("erased"), default=timezone.now)
+    keep_until = models.DateTimeField(_("identity is kept until"))
+    done_at = models.DateTimeField(_("done"), null=True)
+
+    class Meta:
+        verbose_name = _("erasure")
+        verbose_name_plural = _("erasures")
+
+    def __str__(self) -> str:
+        return self.subject
