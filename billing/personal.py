@@ -16,6 +16,9 @@ from billing.models import (
     Refill,
     TopUp,
     Transfer,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
 )
 
 INSIDE = frozenset({"key", "input_hash", "author", "decided_by"})
@@ -39,6 +42,9 @@ TABLES = [
     Kept("corrections", Correction, without=INSIDE),
     Kept("notices", Notice, without=frozenset({"key"}), erased="deleted"),
     Kept("wishes", NoticeWishes, erased="deleted"),
+    Kept("webhooks", WebhookEndpoint, without=frozenset({"secret", "previous_secret"}), erased="deleted"),
+    Kept("webhook_deliveries", WebhookDelivery, by=("endpoint__user",), erased="deleted"),
+    Kept("webhook_attempts", WebhookAttempt, by=("delivery__endpoint__user",), erased="deleted"),
 ]
 
 
