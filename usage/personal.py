@@ -1,12 +1,13 @@
 """What usage keeps about a person: counts, prices and times, never a word."""
 
 from aleph.personal import Kept
-from usage.models import Budget, BudgetEntry, BudgetPeriod, ReportedCall, TokenUsage, UsageDay
+from usage.models import Budget, BudgetEntry, BudgetPeriod, ReportedCall, TokenUsage, UnusualUse, UsageDay
 
 TABLES = [
     Kept("calls", TokenUsage),
     Kept("days", UsageDay),
     Kept("reported_calls", ReportedCall),
+    Kept("unusual_days", UnusualUse),
     Kept("budgets", Budget, erased="deleted"),
     Kept("periods_of_budgets", BudgetPeriod, by=("budget__user",), erased="deleted"),
     Kept("entries_of_budgets", BudgetEntry, by=("period__budget__user",), erased="deleted"),
