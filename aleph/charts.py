@@ -33,10 +33,11 @@ TIP_WIDTH, TIP_LINE, DIGIT, LETTER = 208, 18, 6.9, 6.4
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One place on the axis: its name, and where its link leads."""
+    """One place on the axis: its name, where its link leads, and below the axis a shorter name, where there is one."""
 
     label: str
     href: str
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +297,7 @@ def _marks(columns: Sequence[Column]) -> Iterator[Mark]:
         is_last = nth == 0 and at_edge
         x = "100%" if is_last else _percent((place + 0.5) * 100 / count)
         if place * 100 / count >= 5 or not at_edge:
-            yield Mark(x, columns[place].label, is_last, is_fine=nth % 2 == 1)
+            yield Mark(x, columns[place].mark or columns[place].label, is_last, is_fine=nth % 2 == 1)
 
 
 def _stack(

@@ -5,10 +5,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from decimal import Decimal
 
+from django.db.models import F, Sum
+
 from aleph.accounts.models import User
 from billing import ledger, statements
 from chat import sessions
-from chat.models import Message
+from chat.models import Message, Session
 from usage import reports
 
 
@@ -91,3 +93,10 @@ def rupiah(reply: Message) -> int | None:
     if reply.value_idr_per_1k is None:
         return None
     return (reply.tokens_used * reply.value_idr_per_1k + 500) // 1000
+
+
+def rupiah_of(session: Session) -> int:
+    """What all charges in a chat are worth, as `rupiah` values each; those that nobody knows the worth of are left out."""
+    thousandths = F("tokens_used") * F("value_idr_per_1k")
+    charged = Message.objects.filter(session=session, tokens_used__gt=0)
+    return int((charged.aggregate(sum=Sum(thousandths))["sum"] or 0) + 500) // 1000

@@ -103,7 +103,8 @@ def cached_percent(call: TokenUsage) -> int | None:
 
 def _lines(call: TokenUsage) -> list[Line]:
     """The classes that were reported, and those that always are. What has no price of its own has the one before."""
-    said = {name: Decimal(text) for name, text in (call.unit_prices or {}).items() if name in PRICES}
+    kept = call.unit_prices or (call.price.snapshot if call.price else {})
+    said = {name: Decimal(text) for name, text in kept.items() if name in PRICES}
     fresh, output = said.get("input"), said.get("output")
     cached, written = said.get("cached_input", fresh), said.get("cache_write", fresh)
     lines = [

@@ -175,6 +175,7 @@ def over_time(found: overview.Overview, wish: Wish) -> charts.Bars:
             charts.Column(
                 label_of(column, wish),
                 wish.query(**{"from": column.first, "to": column.last, "by": ""}) + "#calls",
+                date_format(column.first, "M" if wish.grain == MONTH else "j M"),
             )
             for column in found.columns
         ],

@@ -54,6 +54,12 @@ class User(AbstractBaseUser, PermissionsMixin):
     time_zone = models.CharField(
         _("time zone"), max_length=64, default=settings.TIME_ZONE, validators=[validate_time_zone]
     )
+    shows_costs = models.BooleanField(
+        _("Show in the chat what replies cost"),
+        default=True,
+        db_default=True,  # while one process after the other is replaced, the old ones know no such column
+        help_text=_("Tokens and rupiah, of each reply and of the whole chat. Receipts stay within reach."),
+    )
     is_staff = models.BooleanField(_("staff"), default=False)
     is_active = models.BooleanField(_("active"), default=True)
     date_joined = models.DateTimeField(_("joined"), default=timezone.now)

@@ -15,6 +15,7 @@ register = template.Library()
 
 register.filter("worth", receipts.rupiah)
 register.filter("source", sources.of)
+register.simple_tag(receipts.rupiah_of, name="worth_of")
 
 register.filter("provider_name", sources.provider_name)
 
