@@ -21,7 +21,7 @@ from usage.models import TokenUsage
 def rows_of(person: User, query: str) -> list[dict[str, str]]:
     response = browser_of(person).get(f"/usage/csv?{query}")
     assert response["Content-Disposition"].startswith('attachment; filename="aleph-usage-')
-    return [*csv.DictReader(io.StringIO(b"".join(response).decode("utf-8-sig")))]  # type: ignore[arg-type]
+    return [*csv.DictReader(io.StringIO(b"".join(response).decode("utf-8-sig")))]
 
 
 def test_the_file_holds_every_call_that_is_shown_in_the_time_of_its_reader(

@@ -162,7 +162,7 @@ def _reasons(call: TokenUsage, usual: Usual | None, prompt: Prompt | None) -> li
         if not cached_percent(call) and call.input_tokens >= LONG_PROMPT:
             reasons.append((input_usd / 2, "not_cached"))
     thought = call.reasoning_tokens or 0
-    if usual is not None and call.output_tokens >= max(1, MUCH * usual.output_tokens):
+    if usual is not None and call.output_tokens >= max(Decimal(1), MUCH * usual.output_tokens):
         reasons.append((output_usd, "reasoning" if 2 * thought >= call.output_tokens else "long_reply"))
     elif 2 * thought >= call.output_tokens > 0:
         reasons.append((output_usd, "reasoning"))

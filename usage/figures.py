@@ -5,7 +5,7 @@ One query over the last weeks tells all that is past; what is being written at t
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -19,6 +19,7 @@ from django.utils import timezone
 from aleph.accounts.models import User
 from aleph.templatetags.aleph import usd_range
 from usage import forecast, neighbours, pricing
+from usage.counts import Counts
 from usage.currency import Rates
 from usage.models import ExchangeRate, TokenUsage, name_for_people
 from usage.neighbours import Writing
@@ -166,7 +167,7 @@ def _days(user: User, now: datetime, zone: ZoneInfo) -> dict[date, _Day]:
     return days
 
 
-def _add(day: _Day, row: dict[str, Any]) -> None:
+def _add(day: _Day, row: Mapping[str, Any]) -> None:
     day.tokens[name_for_people(row["label"], row["requested_model"])] += row["tokens"]
     day.calls += row["number"]
     day.unpriced += row["unpriced"]
@@ -213,7 +214,7 @@ def _cost_of(writing: Sequence[Writing], now: datetime) -> Decimal:
     for reply in writing:
         price = pricing.price_at(reply.provider, reply.model, now, input_tokens=reply.input_tokens)
         if reply.provider and price is not None:
-            counts = pricing.Counts(fresh_input=reply.input_tokens, visible_output=reply.output_tokens)
+            counts = Counts(fresh_input=reply.input_tokens, visible_output=reply.output_tokens)
             whole += pricing.cost(price, counts).total_usd or Decimal(0)
     return whole
 

@@ -126,7 +126,9 @@ def of(user: User, wish: Wish, rates: Rates) -> Overview:
     found = _rows(user, wish)
     fitting = [row for row in found if wish.operation in ("", row.operation) and wish.model in ("", row.name)]
     wanted = [(row.day, row) for row in fitting if row.day is not None]
-    whole, by_model, by_operation = Sums(), defaultdict(Sums), defaultdict(Sums)
+    whole = Sums()
+    by_model: dict[str, Sums] = defaultdict(Sums)
+    by_operation: dict[str, Sums] = defaultdict(Sums)
     columns = _columns(wish)
     place = {
         column.first + timedelta(days=nth): at

@@ -7,6 +7,7 @@ from typing import cast
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.utils.cache import patch_vary_headers
 from django.utils.formats import date_format
@@ -21,7 +22,7 @@ from usage import calls_sheet, currency, explained, figures, neighbours, overvie
 from usage.models import TokenUsage
 from usage.wishes import COST, DAY, DEAREST, GRAINS, MONTH, PRESETS, Wish
 
-View = Callable[..., HttpResponse]
+View = Callable[..., HttpResponseBase]
 
 KEPT = ("by", "show", "session", "sort")
 """What of an address the form of the filters says again without showing it."""
@@ -33,7 +34,7 @@ def page(view: View) -> View:
     @login_required
     @require_safe
     @wraps(view)
-    def guarded(request: HttpRequest, *args: str, **kwargs: str) -> HttpResponse:
+    def guarded(request: HttpRequest, *args: str, **kwargs: str) -> HttpResponseBase:
         try:
             return view(request, *args, **kwargs)
         except Problem as problem:
@@ -126,7 +127,7 @@ WRITING = "+"
 
 
 @page
-def as_csv(request: HttpRequest) -> HttpResponse:
+def as_csv(request: HttpRequest) -> HttpResponseBase:
     """The calls that the page shows, all of them."""
     rates.take(request, "export")
     user = cast(User, request.user)

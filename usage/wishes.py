@@ -148,7 +148,7 @@ def _day_in(text: str) -> date | None:
 
 
 def _one_of(values: Any, wish: str | None) -> str:
-    return wish if wish in values else ""
+    return wish if wish is not None and wish in values else ""
 
 
 def _name(wish: str | None) -> str:

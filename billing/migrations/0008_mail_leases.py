@@ -2,10 +2,12 @@
 
 from django.conf import settings
 from django.db import migrations, models
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations.state import StateApps
 from django.db.models.functions import Now
 
 
-def free(apps, schema_editor):
+def free(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
     """Whoever was sending without a lease is not there any more."""
     notices = apps.get_model('billing', 'Notice').objects.using(schema_editor.connection.alias)
     notices.filter(mail='sending', mail_until=None).update(mail_until=Now())
