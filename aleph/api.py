@@ -20,6 +20,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from aleph.accounts.models import ApiKey, User, hashed
+from aleph.prepared import Given, Rows
 from aleph.problems import InvalidRequest, NotFound, Problem, RateLimited, noting_delay
 
 OF_REST_FRAMEWORK = (
@@ -111,6 +112,9 @@ class JSONParser(parsers.JSONParser):
             raise exceptions.ParseError from error
 
 
+KEY_OF_HASH = Rows(lambda: ApiKey.objects.select_related("user").filter(hash=Given("hash")))
+
+
 class ApiKeyAuthentication(BaseAuthentication):
     """``Authorization: Bearer alp_…``. A wrong, revoked or expired key is an error, never a guest."""
 
@@ -118,7 +122,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         scheme, _space, key = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return None
-        found = ApiKey.objects.select_related("user").filter(hash=hashed(key.strip())).first()
+        found = KEY_OF_HASH.first(hash=hashed(key.strip()))
         if found is None:
             raise exceptions.AuthenticationFailed(_("This API key is not known."))
         if not found.is_usable or not found.user.is_active:

@@ -29,8 +29,8 @@ from django.utils.translation import gettext_lazy
 
 from aleph import ids, personal, sheets
 from aleph.accounts.models import DataExport, User
+from aleph.prepared import Update
 from aleph.problems import Conflict, NotFound, Problem
-from aleph.returning import update_returning
 from aleph.threads import in_thread
 
 log = structlog.get_logger(__name__)
@@ -77,9 +77,8 @@ def take(user: User, export_id: str) -> DataExport:
     own = DataExport.objects.filter(user=user, pk=export_id)
     if not ids.is_one(export_id, "exp") or not own.exists():
         raise NotFound
-    taken = update_returning(
-        own.filter(state=State.READY, expires_at__gt=timezone.now()), state=State.FETCHED
-    )
+    ready = own.filter(state=State.READY, expires_at__gt=timezone.now())
+    taken = Update(lambda: ready, state=State.FETCHED).returning()
     if not taken:
         raise Fetched
     return taken[0]
@@ -111,7 +110,7 @@ def make(export_id: str) -> None:
     now = timezone.now()
     unclaimed = Q(making_until=None) | Q(making_until__lt=now)
     asked = DataExport.objects.filter(unclaimed, pk=export_id, state=State.ASKED)
-    claimed = update_returning(asked, making_until=now + MAKING, tries=F("tries") + 1)
+    claimed = Update(lambda: asked, making_until=now + MAKING, tries=F("tries") + 1).returning()
     if not claimed:
         return
     (export,) = claimed

@@ -28,6 +28,7 @@ from django.utils.translation import gettext_noop
 
 from aleph import ids
 from aleph.accounts.models import User
+from aleph.prepared import Given, Rows
 from aleph.problems import IdempotencyMismatch, NotFound, Problem
 from billing.models import Account, Unit
 from billing.models import Transfer as Transfer
@@ -35,6 +36,7 @@ from billing.models import Transfer as Transfer
 Kind = Transfer.Kind
 TOKENS, WALLET = Account.TOKENS, Account.WALLET
 
+OF_USER = Rows(lambda: Account.objects.filter(user=Given("user")))
 UNIT_OF = {TOKENS: Unit.TOKEN, WALLET: Unit.IDR}
 HOUSE = {
     "bank": Unit.IDR,  # where top-ups come from
@@ -120,7 +122,7 @@ def open_accounts(user: User) -> None:
 
 
 def balance_of(user: User) -> Balance:
-    accounts = {account.name: account for account in Account.objects.filter(user=user)}
+    accounts = {account.name: account for account in OF_USER.all(user=user.pk)}
     tokens, wallet = accounts[TOKENS], accounts[WALLET]
     return Balance(
         tokens=tokens.balance,

@@ -14,6 +14,7 @@ from itertools import groupby
 from django.db.models import BooleanField, Q, QuerySet
 from django.db.models.expressions import RawSQL
 
+from aleph.prepared import Given
 from chat.models import Message
 
 FIRST = ""
@@ -25,7 +26,7 @@ MOST_PARTS = 200
 class Place:
     """A message of a conversation, for the database to find."""
 
-    session_id: str
+    session_id: str | Given
     sql: str
     params: tuple[object, ...]
 
@@ -52,13 +53,13 @@ class Pager:
     following: str | None
 
 
-def newest(session_id: str) -> Place:
+def newest(session_id: str | Given) -> Place:
     """The newest reply."""
     sql = "SELECT id FROM chat_message WHERE session_id = %s AND role = 'assistant' ORDER BY id DESC LIMIT 1"
     return Place(session_id, sql, (session_id,))
 
 
-def exactly(session_id: str, message_id: str) -> Place:
+def exactly(session_id: str | Given, message_id: str | Given) -> Place:
     return Place(
         session_id, "SELECT id FROM chat_message WHERE session_id = %s AND id = %s", (session_id, message_id)
     )
@@ -83,6 +84,11 @@ def nowhere(session_id: str) -> Place:
 def ending_in(place: Place, *, limit: int, found: "QuerySet[Message] | None" = None) -> Branch:
     """The branch that ends in `place`, its last `limit` messages; empty where there is no such message. `found` says
     which columns are read."""
+    return of(rows(place, limit=limit, found=Message.objects.all() if found is None else found), limit=limit)
+
+
+def rows(place: Place, *, limit: int, found: QuerySet[Message]) -> QuerySet[Message]:
+    """What `of` makes a branch of: the messages on it, and the open reply of the conversation."""
     path = RawSQL(  # noqa: S611 - put together from the constants above
         f"""
         WITH RECURSIVE path(id, parent_id, length) AS (
@@ -99,14 +105,18 @@ def ending_in(place: Place, *, limit: int, found: "QuerySet[Message] | None" = N
     is_end = RawSQL(  # noqa: S611
         f"chat_message.id = ({place.sql})", place.params, output_field=BooleanField()
     )
-    read = (Message.objects.all() if found is None else found).annotate(is_end=is_end).filter(pk__in=path)
-    rows = {row.pk: row for row in read}
+    return found.annotate(is_end=is_end).filter(pk__in=path)
+
+
+def of(found: Iterable[Message], *, limit: int) -> Branch:
+    """The branch that is made of `rows`."""
+    by_id = {row.pk: row for row in found}
     messages: list[Message] = []
-    at: Message | None = next((row for row in rows.values() if getattr(row, "is_end", False)), None)
+    at: Message | None = next((row for row in by_id.values() if getattr(row, "is_end", False)), None)
     while at is not None and len(messages) < limit:
         messages.append(at)
-        at = rows.get(at.parent_id) if at.parent_id else None
-    writing = next((row for row in rows.values() if row.is_open), None)
+        at = by_id.get(at.parent_id) if at.parent_id else None
+    writing = next((row for row in by_id.values() if row.is_open), None)
     return Branch(messages[::-1], writing)
 
 

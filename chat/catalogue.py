@@ -12,6 +12,7 @@ from django.conf import settings
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from aleph.prepared import Given, Rows
 from aleph.problems import InvalidRequest
 from chat import providers
 from chat.models import ChatModel, Route
@@ -21,6 +22,8 @@ GATEWAYS = frozenset({"n8n"})
 """Providers without models and prices of their own: they say which of the others they have asked."""
 BLIND = frozenset({"n8n", "tgi"})
 """Providers whose protocol has no place for images."""
+ROUTES_OF_SLUG = Rows(lambda: Route.objects.filter(model__slug=Given("slug")).select_related("model"))
+ROUTES_OF_MODEL = Rows(lambda: Route.objects.filter(model=Given("model")))
 LONGEST_LINE = 20
 """Successors of successors that are followed."""
 
@@ -83,7 +86,7 @@ def find(slug: str) -> Offer:
     nothing follows; a model that is not connected is known, but not available."""
     if "\x00" in slug:
         raise UnknownModel
-    routes = list(Route.objects.filter(model__slug=slug).select_related("model"))
+    routes = ROUTES_OF_SLUG.all(slug=slug)
     model = routes[0].model if routes else ChatModel.objects.filter(slug=slug).first()
     if model is None:
         raise UnknownModel
@@ -123,7 +126,7 @@ def first_free(offered: Iterable[Offer]) -> Offer | None:
 def ways_to(model: ChatModel, *, with_images: bool = False) -> list[Route]:
     """The routes that can answer for a model now, in the staff's order; whether it is still on offer or not. Of those
     that see no images none, where there are some to be seen."""
-    ready = _ready(model.routes.all())
+    ready = _ready(ROUTES_OF_MODEL.all(model=model.pk))
     return [route for route in ready if not with_images or route.provider not in BLIND]
 
 

@@ -17,6 +17,7 @@ from django.http import HttpRequest
 from django.template.loader import render_to_string
 from django.utils import timezone, translation
 
+from aleph.prepared import Given, Rows
 from aleph.threads import in_thread
 from chat import entries, replies, stream
 from chat.models import Message
@@ -37,6 +38,8 @@ DRAW_SHARE = 0.4
 DRAW_REST = 10.0
 """One viewer rests this many times as long as his last drawing took."""
 SLOW_S = 0.03
+
+REPLY = Rows(lambda: Message.objects.select_related("model", "session", "parent").filter(pk=Given("id")))
 
 
 def event(name: str, data: str) -> str:
@@ -208,9 +211,7 @@ _drawing = _Drawing()
 async def _read(reply_id: str) -> Message | None:
     """The row of a reply. A database that is away for a moment ends nobody's watching."""
 
-    def read() -> Message | None:
-        return Message.objects.select_related("model", "session", "parent").filter(pk=reply_id).first()
-
+    read = partial(REPLY.first, id=reply_id)
     for _attempt in range(READ_ATTEMPTS - 1):
         try:
             return await in_thread(read)

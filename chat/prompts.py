@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from django.db.models import QuerySet
+
+from aleph.prepared import Given, Rows
 from chat import attachments, branches, image_tokens
 from chat.models import Attachment, ChatModel, Message
 from usage import calibration, estimate
@@ -92,6 +95,28 @@ def draft(model: ChatModel, conversation: Sequence[Spoken]) -> Draft:
     )
 
 
+def _ending_in(place: branches.Place, *more: str) -> QuerySet[Message]:
+    columns = ("id", "parent_id", "role", "content", "state", "session_id", "image_count", *more)
+    found = Message.objects.select_related("model") if more else Message.objects.all()
+    return branches.rows(place, limit=HISTORY, found=found.only(*columns))
+
+
+EXACT = branches.exactly(Given("session"), Given("tip"))
+NEWEST = Rows(lambda: _ending_in(branches.newest(Given("session"))))
+EXACTLY = Rows(lambda: _ending_in(EXACT))
+EXACTLY_WITH_MODELS = Rows(
+    lambda: _ending_in(
+        EXACT,
+        "model__slug",
+        "model__name",
+        "model__context_tokens",
+        "model__max_output_tokens",
+        "model__takes_temperature",
+        "model__takes_images",
+    )
+)
+
+
 def _reserved(tokens: int) -> int:
     """Three tenths more than the providers' rules say, rounded up."""
     return -(-tokens * 13 // 10)
@@ -120,25 +145,13 @@ def is_continuation(conversation: Sequence[Spoken]) -> bool:
 
 class Conversation:
     """The end of one branch of a session, read in one query: of the newest, or of that which ends in the message `tip`
-    (`branches.FIRST`: of none); on demand `with_models` that wrote the replies."""
-
-    COLUMNS = ("id", "parent_id", "role", "content", "state", "session_id", "image_count")
-    COLUMNS_OF_MODEL = (
-        "model__slug",
-        "model__context_tokens",
-        "model__max_output_tokens",
-        "model__takes_temperature",
-        "model__takes_images",
-    )
+    (`branches.FIRST`: of none), then on demand `with_models` that wrote the replies."""
 
     def __init__(self, session_id: str | None, *, tip: str | None = None, with_models: bool = False) -> None:
         branch = branches.Branch([], None)
         if session_id is not None:
-            found = Message.objects.only(*self.COLUMNS)
-            if with_models:
-                found = found.select_related("model").only(*self.COLUMNS, *self.COLUMNS_OF_MODEL)
-            place = branches.newest(session_id) if tip is None else branches.exactly(session_id, tip)
-            branch = branches.ending_in(place, limit=HISTORY, found=found)
+            read = NEWEST if tip is None else EXACTLY_WITH_MODELS if with_models else EXACTLY
+            branch = branches.of(read.all(session=session_id, tip=tip), limit=HISTORY)
         self.messages = branch.messages
         self.tip = branch.tip
         self.images = attachments.of(branch.messages)

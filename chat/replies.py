@@ -36,8 +36,8 @@ from django.db.models.lookups import Exact
 from django.utils import timezone
 
 from aleph.failpoints import reach
+from aleph.prepared import Given, Update
 from aleph.problems import IdempotencyMismatch
-from aleph.returning import update_asking, update_returning
 from aleph.sealed import stored
 from billing import ledger, refills
 from chat import attachments, breakers, catalogue, prompts, providers, refusals, stream
@@ -100,6 +100,39 @@ BUSY_S, LONGEST_BUSY_S = 15, 3600
 """When to try again where a busy provider does not say, and what of his word is passed on at most."""
 USEFUL_S = 5
 """With less than this left of the time for the whole reply, no second call begins."""
+
+
+CLAIMED = Update(
+    lambda: Message.objects.filter(pk=Given("id"), state=State.QUEUED),
+    state=State.STREAMING,
+    epoch=F("epoch") + 1,
+    attempts=F("attempts") + 1,
+    lease_until=Now() + LEASE,
+    started_at=Now(),
+)
+CLOSED = Update(
+    lambda: Message.objects.filter(pk=Given("id"), epoch=Given("epoch"), state=Given("was")),
+    epoch=F("epoch") + 1,
+    lease_until=None,
+    finished_at=Now(),
+    **{
+        name: Given(name)
+        for name in (
+            "state",
+            "content",
+            "tokens_used",
+            "provider",
+            "answered_by",
+            "served_by",
+            "finish_reason",
+            "error_kind",
+            "retry_after_s",
+        )
+    },
+)
+CHARGED = Update(
+    lambda: Session.objects.filter(pk=Given("id")), total_tokens_used=F("total_tokens_used") + Given("cost")
+)
 
 
 @dataclass(slots=True)
@@ -224,15 +257,7 @@ def written_so_far(reply: Message, text: str) -> int:
 
 
 def _claim(reply_id: str) -> Message | None:
-    claimed = update_returning(
-        Message.objects.filter(pk=reply_id, state=State.QUEUED),
-        state=State.STREAMING,
-        epoch=F("epoch") + 1,
-        attempts=F("attempts") + 1,
-        lease_until=Now() + LEASE,
-        started_at=Now(),
-    )
-    return claimed[0] if claimed else None
+    return next(iter(CLAIMED.returning(id=reply_id)), None)
 
 
 def _write(reply: Message, live: Live) -> Outcome:
@@ -456,7 +481,7 @@ def _close(
         return False
     for pause_s in (*pauses_s, None):
         try:
-            closed = _close_once(reply, outcome, only_if or Q())
+            closed = _close_once(reply, outcome, only_if)
             # Another worker's reply goes on; one that is over may have been ended by us, with the answer lost.
             is_over = closed or not Message.objects.filter(pk=reply.pk, state__in=Message.OPEN).exists()
             break
@@ -472,16 +497,21 @@ def _close(
     return closed
 
 
-def _close_once(reply: Message, outcome: Outcome, only_if: Q) -> bool:
+def _close_once(reply: Message, outcome: Outcome, only_if: Q | None) -> bool:
     counts, source = _counted(reply, outcome)
     used = _used(reply, outcome, counts)
     charge = min(used, reply.held_tokens) if outcome.is_charged else 0
     with transaction.atomic():
-        closed = update_asking(
-            Message.objects.filter(only_if, pk=reply.pk, epoch=reply.epoch, state=reply.state),
+        if only_if is not None:
+            found = Message.objects.select_for_update().filter(only_if, pk=reply.pk)
+            if found.first() is None:
+                return False
+        closed = CLOSED.asking(
             budgets.reserved_for(reply.pk),
+            id=reply.pk,
+            epoch=reply.epoch,
+            was=reply.state,
             state=outcome.state,
-            epoch=F("epoch") + 1,
             content=outcome.text,
             tokens_used=charge,
             provider=reply.provider,
@@ -490,8 +520,6 @@ def _close_once(reply: Message, outcome: Outcome, only_if: Q) -> bool:
             finish_reason=outcome.finish_reason,
             error_kind=outcome.error_kind,
             retry_after_s=outcome.retry_after_s,
-            lease_until=None,
-            finished_at=Now(),
         )
         if not closed:
             return False
@@ -501,9 +529,7 @@ def _close_once(reply: Message, outcome: Outcome, only_if: Q) -> bool:
         if outcome.called:
             _record(reply, outcome, counts, source, paid, charged=cost, absorbed=max(0, used - cost))
         if cost:
-            Session.objects.filter(pk=reply.session_id).update(
-                total_tokens_used=F("total_tokens_used") + cost
-            )
+            CHARGED(id=reply.session_id, cost=cost)
         if any(closed):
             budgets.settle(reference=reply.pk, charged_tokens=cost)
         reach("K7")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
@@ -13,8 +14,8 @@ from django.utils.translation import gettext_lazy as _
 
 from aleph import ids
 from aleph.accounts.models import User
+from aleph.prepared import Given, Rows, Update
 from aleph.problems import Conflict, InvalidRequest, NotFound, RateLimited
-from aleph.returning import update_asking
 from chat import attachments, branches, replies
 from chat.models import ChatModel, Message, Session
 from usage import budgets
@@ -22,6 +23,25 @@ from usage import budgets
 PAGE = 50
 FULL_WAIT_S = 5
 DELETE_ATTEMPTS = 5
+NO_LIMIT = 2**31 - 1
+
+OF_OWNER = Rows(lambda: Session.objects.filter(user=Given("user"), pk=Given("id")).select_related("model"))
+HAS_ROOM = RawSQL(
+    "(SELECT COUNT(*) FROM chat_message WHERE user_id = %s AND state IN ('queued', 'streaming')) <= %s",
+    (Given("user"), Given("most")),
+    output_field=BooleanField(),
+)
+"""In the statement that is sent anyway. Turns that hold tokens come one after the other, by the lock of the account; of
+free ones that begin in the same moment there may be a few more."""
+COUNT: dict[str, Any] = {
+    "message_count": F("message_count") + Given("messages"),
+    "last_message_at": Now(),
+    "model": Given("model"),
+}
+COUNTED = Update(lambda: Session.objects.filter(HAS_ROOM, pk=Given("id")), **COUNT)
+COUNTED_AND_NAMED = Update(
+    lambda: Session.objects.filter(HAS_ROOM, pk=Given("id")), **COUNT, title=Given("title")
+)
 
 
 class TooManyOpen(RateLimited):
@@ -71,7 +91,7 @@ def get(user: User, session_id: str) -> Session:
     """Raises `NotFound`, for what belongs to others, too."""
     if not ids.is_one(session_id, "cht"):
         raise NotFound
-    session = Session.objects.filter(user=user, pk=session_id).select_related("model").first()
+    session = OF_OWNER.first(user=user.pk, id=session_id)
     if session is None:
         raise NotFound
     return session
@@ -195,28 +215,22 @@ def touch(
     """Count messages that were just added; name the session if it has no name. Whether a reply among them, asked for with
     the API key `key_id`, falls under a budget. Raises `NotFound` when the session was deleted meanwhile, `TooManyOpen` when
     its owner has too many open replies now; the messages must not be kept then."""
-    changes: dict[str, object] = {
-        "message_count": F("message_count") + messages,
-        "last_message_at": Now(),
-        "model": model,
-    }
+    count = COUNTED
     if title and not session.title:
         session.title = title
-        changes["title"] = title
-    same = admitted = Session.objects.filter(pk=session.pk)
-    if settings.MAX_OPEN_REPLIES:
-        # In the statement that is sent anyway. Turns that hold tokens come one after the other, by the lock of the account;
-        # of free ones that begin in the same moment there may be a few more.
-        has_room = RawSQL(
-            "(SELECT COUNT(*) FROM chat_message WHERE user_id = %s AND state IN ('queued', 'streaming')) <= %s",
-            (session.user_id, settings.MAX_OPEN_REPLIES),
-            output_field=BooleanField(),
-        )
-        admitted = same.filter(has_room)
+        count = COUNTED_AND_NAMED
     # Asked in the same statement, too: it comes after everything that may be refused for another reason.
-    touched = update_asking(admitted, budgets.applying(session.user_id, key_id), **changes)
+    touched = count.asking(
+        budgets.applying(session.user_id, key_id),
+        id=session.pk,
+        user=session.user_id,
+        most=settings.MAX_OPEN_REPLIES or NO_LIMIT,
+        messages=messages,
+        model=model and model.pk,
+        title=title,
+    )
     if not touched:
-        raise TooManyOpen if same.exists() else NotFound
+        raise TooManyOpen if Session.objects.filter(pk=session.pk).exists() else NotFound
     return touched[0]
 
 

@@ -18,6 +18,7 @@ from django.utils.translation import ngettext
 from aleph import ids
 from aleph.accounts.models import User
 from aleph.failpoints import reach
+from aleph.prepared import insert
 from aleph.problems import Conflict, IdempotencyMismatch, InvalidRequest, NotFound, Problem
 from billing import ledger
 from chat import attachments as attached
@@ -340,7 +341,7 @@ def _start(
             image_count=len(images),
         )
         reply = _reply(reply_id, message, offer, draft, turn, most)
-        Message.objects.bulk_create([message, reply])
+        insert(message, reply)
         attached.attach(message, images)
         is_budgeted = sessions.touch(session, messages=2, title=title_of(text), model=chosen, key_id=key_id)
         left = _reserved(reply, draft, key_id) if is_budgeted else None
@@ -412,7 +413,7 @@ def _answer(
     draft = _fit(offer, conversation.asking(asked.pk))
     with transaction.atomic():
         reply = _reply(ids.new("msg"), asked, offer, draft, turn, most)
-        reply.save(force_insert=True)
+        insert(reply)
         chosen = offer.model if is_chosen else session.model
         is_budgeted = sessions.touch(session, messages=1, model=chosen, key_id=key_id)
         left = _reserved(reply, draft, key_id) if is_budgeted else None

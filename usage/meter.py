@@ -13,11 +13,12 @@ from functools import partial
 from typing import Any
 
 import structlog
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import CharField
 from django.utils import timezone
 
 from aleph import ids
+from aleph.prepared import insert
 from usage import budgets, calibration, pricing
 from usage.calibration import Lesson
 from usage.counts import Counts
@@ -107,7 +108,7 @@ def record(
     )
     if lesson is not None and calibration.is_counted(row):
         row.metadata["sizes"] = lesson.noted()
-    if _insert_once(row):
+    if insert(row, unless=("operation_id", "attempt")):
         transaction.on_commit(partial(_say, row), robust=True)
         return row
     return TokenUsage.objects.get(operation_id=operation_id, attempt=attempt)
@@ -186,27 +187,6 @@ def _say(row: TokenUsage) -> None:
         log.warning("a call has no price", usage_id=row.pk, provider=row.provider, model=row.model)
     if row.flagged:
         log.warning("the counts of a call disagree", usage_id=row.pk, provider=row.provider, model=row.model)
-
-
-def _insert_once(row: TokenUsage) -> bool:
-    """Insert the row unless its attempt is there already; False then, and the caller's transaction lives on.
-
-    The ORM has no such insert: its `ignore_conflicts` swallows broken constraints on SQLite, too, and does not say
-    whether a row was written.
-    """
-    fields = TokenUsage._meta.concrete_fields
-    quoted = connection.ops.quote_name
-    columns = ", ".join(quoted(str(field.column)) for field in fields)
-    marks = ", ".join(["%s"] * len(fields))
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"INSERT INTO {quoted(TokenUsage._meta.db_table)} ({columns}) VALUES ({marks})"  # noqa: S608
-            " ON CONFLICT (operation_id, attempt) DO NOTHING",
-            [field.get_db_prep_save(getattr(row, field.attname), connection) for field in fields],
-        )
-        inserted = cursor.rowcount == 1
-    row._state.adding = not inserted
-    return inserted
 
 
 def _text(field: str, value: str) -> str:

@@ -11,6 +11,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 
 from django.db.models import Q
 
+from aleph.prepared import Given, Rows
 from usage.counts import Counts
 from usage.models import MIDNIGHT, ModelPrice
 
@@ -20,6 +21,16 @@ MILLION = Decimal(1_000_000)
 PLACES = Decimal("1E-12")
 SNAPSHOT = re.compile(r"-(?:\d{8}|\d{4}-\d{2}-\d{2})$")
 """OpenAI and Anthropic answer with the dated name of what was asked for: gpt-4o-2024-08-06."""
+
+
+VALID_AT = Rows(
+    lambda: ModelPrice.objects.filter(
+        Q(valid_to=None) | Q(valid_to__gt=Given("at")),
+        provider=Given("provider"),
+        model__in=[Given("first"), Given("second"), Given("third"), ANY_MODEL],
+        valid_from__lte=Given("at"),
+    ).order_by("-above_input_tokens", "-valid_from", "-pk")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +52,8 @@ def price_at(
     time, then the one that begins last.
     """
     names = [name for name in (model, SNAPSHOT.sub("", model), requested, ANY_MODEL) if name]
-    valid = ModelPrice.objects.filter(
-        Q(valid_to=None) | Q(valid_to__gt=at), provider=provider, model__in=set(names), valid_from__lte=at
-    ).order_by("-above_input_tokens", "-valid_from", "-pk")
+    first, second, third = (*names, *[ANY_MODEL] * 3)[:3]
+    valid = VALID_AT.all(provider=provider, first=first, second=second, third=third, at=at)
     fitting = [price for price in valid if _fits(price, at, input_tokens)]
     return min(fitting, key=lambda price: _rank(price, names), default=None)
 
