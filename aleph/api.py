@@ -204,6 +204,11 @@ def user_of(request: Request) -> User:
     return request.user
 
 
+def key_of(request: Request) -> ApiKey | None:
+    """The API key that a request came with; None where it came with a session."""
+    return request.auth if isinstance(request.auth, ApiKey) else None
+
+
 def checked(body: type[serializers.Serializer[Any]], request: Request) -> dict[str, Any]:
     serializer = body(data=request.data)
     serializer.is_valid(raise_exception=True)

@@ -5,7 +5,7 @@ Who depends on it: programs of our users, with an API key or a session. Bodies a
 
     UNAUTHENTICATED 401   NOT_FOUND 404   INVALID_REQUEST 400   CONFLICT 409   IDEMPOTENCY_MISMATCH 422
     INSUFFICIENT_TOKENS 402   INSUFFICIENT_WALLET 402   ACCOUNT_FROZEN 423   RATE_LIMITED 429   PROMO_REFUSED 400
-    AI_SERVICE_UNAVAILABLE 503   SERVICE_UNAVAILABLE 503   IMAGES_NOT_TAKEN 400
+    AI_SERVICE_UNAVAILABLE 503   SERVICE_UNAVAILABLE 503   IMAGES_NOT_TAKEN 400   BUDGET_EXCEEDED 429
 """
 
 import json
@@ -45,6 +45,7 @@ from aleph.threads import in_thread
 from billing import ledger, purchases, receipts
 from chat import attachments, catalogue, live, sessions, turns, viewers
 from chat.models import Attachment, ChatModel, Message, Session
+from usage import budgets
 
 encoded = json.JSONEncoder(ensure_ascii=False).encode
 FREE, PAID = "huggingface", "external_llm"
@@ -457,7 +458,7 @@ class EventStreamRenderer(BaseRenderer):
 @dataclass(frozen=True, slots=True)
 class Pending:
     """A reply whose answer is awaited: as a stream, or whole; and what is left of the sender's limits. A stream of a
-    reply that is over needs no seat."""
+    reply that is over needs no seat. `budget` is what the tightest one has left, where the reply began just now."""
 
     reply: Message
     session: Session
@@ -465,6 +466,7 @@ class Pending:
     as_stream: bool
     seat: viewers.Seat | None = None
     left: rates.Allowance | None = None
+    budget: budgets.Left | None = None
 
 
 class MessagesView(APIView):
@@ -495,6 +497,7 @@ class MessagesView(APIView):
                 parent=wanted.get("parentId"),
                 attachments=wanted.get("attachments", ()),
                 turn=turn,
+                key_id=key_id_of(request),
             ),
         )
 
@@ -545,6 +548,7 @@ class EditsView(APIView):
                 most=wanted.get("maxCost"),
                 attachments=wanted.get("attachments"),
                 turn=turn,
+                key_id=key_id_of(request),
             ),
         )
 
@@ -609,6 +613,7 @@ def asked_again(
             terms=wanted.get("terms"),
             most=wanted.get("maxCost"),
             turn=turn,
+            key_id=key_id_of(request),
         ),
     )
 
@@ -624,7 +629,7 @@ def begun(request: Request, admit: Callable[[str], turns.Turn]) -> Response:
         if seat:
             seat.close()
         raise
-    return pending(request, turn.reply, turn.session, seat=seat, left=left)
+    return pending(request, turn.reply, turn.session, seat=seat, left=left, budget=turn.budget)
 
 
 def pending(
@@ -634,9 +639,10 @@ def pending(
     *,
     seat: viewers.Seat | None = None,
     left: rates.Allowance | None = None,
+    budget: budgets.Left | None = None,
 ) -> Response:
     response = Response()
-    waiting = Pending(reply, session, user_of(request), wants_stream(request), seat, left)
+    waiting = Pending(reply, session, user_of(request), wants_stream(request), seat, left, budget)
     response.pending = waiting  # type: ignore[attr-defined]
     return response
 
@@ -651,13 +657,13 @@ def answer(request: HttpRequest, waiting: Pending) -> HttpResponseBase:
         response = StreamingHttpResponse(events, content_type="text/event-stream")
         response["Cache-Control"] = "no-cache"
         response["X-Accel-Buffering"] = "no"
-        return rates.noted(response, waiting.left)
+        return budgets.noted(rates.noted(response, waiting.left), waiting.budget)
     connection.close()
     status, body = async_to_sync(whole)(waiting)
     whole_answer = JsonResponse(body, status=status)
     if wait_s := body["data"].get("retryAfter"):
         whole_answer["Retry-After"] = str(wait_s)
-    return rates.noted(whole_answer, waiting.left)
+    return budgets.noted(rates.noted(whole_answer, waiting.left), waiting.budget)
 
 
 async def streamed(waiting: Pending) -> AsyncIterator[str]:
@@ -834,6 +840,12 @@ def reply_in(session_id: str, message_id: str, request: Request) -> Message:
     if reply.session_id != session_id:
         raise NotFound
     return reply
+
+
+def key_id_of(request: Request) -> int | None:
+    """The API key that a request came with, by which budgets of keys count."""
+    key = api.key_of(request)
+    return key.pk if key else None
 
 
 def wants_stream(request: Request) -> bool:

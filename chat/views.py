@@ -44,6 +44,7 @@ from chat import (
 from chat.models import Message, Session
 from chat.pages import Request, View, fragment, moved, page
 from chat.turns import Quote, Turn
+from usage import budgets
 
 EVENT_STREAM = {
     "Content-Type": "text/event-stream",
@@ -500,6 +501,7 @@ def _not_sent(
             "notice": problem.message,
             "reason": problem.data.get("reason", ""),
             "needs_tokens": isinstance(problem, ledger.Insufficient),
+            "needs_budget": isinstance(problem, budgets.BudgetExceeded),
         }
         if isinstance(problem, IdempotencyMismatch):
             context["notice"] = _("This message has already gone out with other words.")

@@ -176,7 +176,7 @@ def test_what_is_too_little_for_a_useful_reply_refuses_and_says_until_when() -> 
     assert (problem.code, problem.status) == ("BUDGET_EXCEEDED", 429)
     assert "daily budget of 30 tokens has 30 tokens left" in str(problem.message)
     assert problem.data["budgetId"] == budget.pk
-    assert (problem.data["limit"], problem.data["remaining"], problem.data["action"]) == (30, 30, "block")
+    assert (problem.data["limit"], problem.data["remaining"], problem.data["action"]) == ("30", "30", "block")
     budget.refresh_from_db()
     assert budget.current is not None
     seconds = (budget.current.ends_at - timezone.now()).total_seconds()

@@ -42,7 +42,7 @@ from tests import people
 from tests.forms import Answer
 from tests.stories_of_images import draft_of
 from tests.stories_of_usage import call_of
-from usage import events
+from usage import budget_terms, events
 from usage.models import Calibration, PriceProposal, TokenUsage
 
 SECRET = "Seven copper kettles"
@@ -77,6 +77,7 @@ NOTHING_HERE = {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
 WHO = ("guest", "alice", "carol", "dewi")
 
 PRIVATE = {
+    "budget_id",
     "session_id",
     "reply_id",
     "message_id",
@@ -189,6 +190,9 @@ class World:
         corrections.adjust(
             author=self.dewi, user=alice, account="wallet", amount=200_000, reason=SECRET, key=ids.new("key")
         )
+        self.budget = budget_terms.create(
+            author=alice, unit="token", every="day", limit=1_000, action="warn", api_key=self.key
+        )
         self.visits: dict[tuple[Place, str], Answer] = {}
         self.samples = {
             "session_id": self.session.pk,
@@ -197,6 +201,7 @@ class World:
             "attachment_id": self.image.pk,
             "purchase_id": self.purchase.pk,
             "key_id": self.key.pk,
+            "budget_id": self.budget.pk,
             "topup_id": self.topup.pk,
             "endpoint_id": self.endpoint.pk,
             "call_id": self.call.pk,

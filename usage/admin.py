@@ -6,7 +6,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import URLPattern, path, reverse
@@ -14,10 +14,19 @@ from django.utils import timezone
 from django.utils.formats import date_format, number_format
 from django.utils.translation import gettext_lazy as _
 
-from aleph.accounts.models import User
+from aleph.accounts.models import User, validate_time_zone
+from aleph.problems import Problem
 from aleph.staff import LongList, ReadOnlyAdmin, by_period
-from usage import calibration, pricing, proposals
-from usage.models import Calibration, ExchangeRate, ModelPrice, PriceProposal, ReportedCall, TokenUsage
+from usage import budget_terms, budgets, calibration, pricing, proposals
+from usage.models import (
+    Budget,
+    Calibration,
+    ExchangeRate,
+    ModelPrice,
+    PriceProposal,
+    ReportedCall,
+    TokenUsage,
+)
 
 FIGURES = ModelPrice.FIGURES
 
@@ -391,6 +400,143 @@ class CalibrationAdmin(ReadOnlyAdmin):
     @admin.display(description=_("above what was held"))
     def above(self, row: Calibration) -> str:
         return _percent(row.exceeded * 1000 // max(1, row.observations))
+
+
+class BudgetForm(forms.ModelForm):
+    """A budget of staff's. What it is for and counted in stays; its terms may change at any time."""
+
+    amount = forms.DecimalField(
+        label=_("limit"),
+        max_digits=30,
+        decimal_places=12,
+        localize=True,
+        help_text=_("In tokens, or in US dollars of what calls cost us."),
+    )
+    told_at = forms.CharField(
+        label=_("tell at, percent"),
+        required=False,
+        initial="50, 80, 100",
+        help_text=_("With commas between."),
+    )
+    ends_now = forms.BooleanField(label=_("ends now"), required=False)
+
+    class Meta:
+        model = Budget
+        fields = ("scope", "user", "api_key", "company", "unit", "every", "action", "time_zone")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk:
+            self.fields["amount"].initial = budgets.plain(self.instance, self.instance.limit)
+            self.fields["told_at"].initial = ", ".join(map(str, self.instance.thresholds))
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or self.cleaned_data
+        unit = data.get("unit") or self.instance.unit
+        try:
+            if unit and data.get("amount") is not None:
+                data["limit"] = budget_terms.amount_of(unit, data["amount"])
+        except Problem as problem:
+            self.add_error("amount", str(problem.message))
+        try:
+            words = data.get("told_at", "").replace(",", " ").split()
+            data["thresholds"] = budget_terms.checked_thresholds(map(int, words))
+        except ValueError:
+            self.add_error("told_at", _("Write whole percentages, such as 50, 80, 100."))
+        except Problem as problem:
+            self.add_error("told_at", str(problem.message))
+        key = data.get("api_key")
+        if key is not None and data.get("scope") == Budget.Scope.KEY:
+            data["user"] = key.user
+        return data
+
+    def clean_time_zone(self) -> str:
+        name = str(self.cleaned_data["time_zone"])
+        if name:
+            validate_time_zone(name)
+        return name
+
+
+@admin.register(Budget)
+class BudgetAdmin(LongList):
+    """All budgets as they stand. Staff set budgets for everyone together, a company, a person or a key, which only staff
+    change and end; those that people set themselves are to be looked at."""
+
+    form = BudgetForm
+    list_display = (
+        "id",
+        "whose",
+        "every",
+        "limit_shown",
+        "spent",
+        "reserved",
+        "action",
+        "is_by_staff",
+        "ended_at",
+    )
+    list_filter = ("scope", "is_by_staff", "unit", "every")
+    list_select_related = ("user", "api_key", "company", "current")
+    ordering = ("-id",)
+    autocomplete_fields = ("user", "api_key", "company")
+    fields = (
+        "scope",
+        "user",
+        "api_key",
+        "company",
+        "unit",
+        "every",
+        "amount",
+        "action",
+        "told_at",
+        "time_zone",
+    )
+    FIXED = ("scope", "user", "api_key", "company", "unit", "every", "time_zone")
+    STANDING = ("spent", "reserved", "is_by_staff", "created_at", "ended_at")
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return admin.ModelAdmin.has_add_permission(self, request)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        is_changeable = obj is None or (obj.is_by_staff and obj.ended_at is None)
+        return is_changeable and admin.ModelAdmin.has_change_permission(self, request, obj)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        if obj is None:
+            return self.fields
+        if self.has_change_permission(request, obj):
+            return (*self.FIXED, "amount", "action", "told_at", "ends_now", *self.STANDING)
+        return (*self.FIXED, "limit_shown", "action", "thresholds", *self.STANDING)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return () if obj is None else (*self.FIXED, "limit_shown", "thresholds", *self.STANDING)
+
+    def save_model(self, request: HttpRequest, obj: Budget, form: Any, change: bool) -> None:
+        said = form.cleaned_data
+        if not change:
+            obj.is_by_staff, obj.limit, obj.thresholds = True, said["limit"], said["thresholds"]
+            budget_terms.begin(obj, timezone.now())
+        elif said["ends_now"]:
+            budget_terms.end(obj, by_staff=True)
+        else:
+            budget_terms.change(
+                obj, limit=said["limit"], action=obj.action, thresholds=said["thresholds"], by_staff=True
+            )
+
+    @admin.display(description=_("for"))
+    def whose(self, budget: Budget) -> str:
+        return str(budget.api_key or budget.company or budget.user or budget.get_scope_display())
+
+    @admin.display(description=_("limit"))
+    def limit_shown(self, budget: Budget) -> str:
+        return budgets.spoken(budget, budgets.limit_at(budget, timezone.now()))
+
+    @admin.display(description=_("spent"))
+    def spent(self, budget: Budget) -> str:
+        return budgets.spoken(budget, budget_terms.standing_of(budget, timezone.now()).spent)
+
+    @admin.display(description=_("reserved"))
+    def reserved(self, budget: Budget) -> str:
+        return budgets.spoken(budget, budget_terms.standing_of(budget, timezone.now()).reserved)
 
 
 def _percent(thousandths: int) -> str:

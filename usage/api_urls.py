@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from usage import api
+from usage import api, budgets_api
 
 app_name = "usage_api"
 urlpatterns = [
@@ -12,4 +12,6 @@ urlpatterns = [
     path("usage", api.UsageView.as_view(), name="usage"),
     path("usage/<str:timeframe>", api.TimeframeView.as_view(), name="timeframe"),
     path("usage-logs", api.UsageLogsView.as_view(), name="logs"),
+    path("v1/budgets", budgets_api.BudgetsView.as_view(), name="budgets"),
+    path("v1/budgets/<str:budget_id>", budgets_api.BudgetView.as_view(), name="budget"),
 ]

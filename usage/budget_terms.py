@@ -7,6 +7,7 @@ are not bound by that.
 
 from collections.abc import Iterable
 from datetime import datetime, time, timedelta
+from decimal import Decimal
 
 from django.db import transaction
 from django.db.models import Q, QuerySet, Sum
@@ -29,6 +30,10 @@ SOFTNESS = {Action.BLOCK: 0, Action.THROTTLE: 1, Action.WARN: 2}
 
 class TooManyBudgets(Conflict):
     text = _("There are too many budgets here already. End one first.")
+
+
+class ImplausibleLimit(InvalidRequest):
+    text = _("A limit is above 0, and not astronomical.")
 
 
 class NotYours(InvalidRequest):
@@ -63,6 +68,32 @@ def get(user: User, budget_id: str) -> Budget:
     if found is None:
         raise NotFound
     return found
+
+
+def amount_of(unit: str, limit: Decimal) -> int:
+    """A limit that somebody gave in tokens or dollars, in the smallest unit. Raises `InvalidRequest`."""
+    amount = limit if unit == Unit.TOKEN else limit / USD_UNIT
+    if not 0 < amount <= MOST_IN_BUDGET:
+        raise ImplausibleLimit
+    if amount != int(amount):
+        raise InvalidRequest(_("Tokens are whole, and dollars have at most 12 decimal places."))
+    return int(amount)
+
+
+def key_of(user: User, key_id: int) -> ApiKey:
+    """A usable key of his. Raises `NotFound`."""
+    key = ApiKey.objects.filter(user=user, pk=key_id, revoked_at=None).first()
+    if key is None:
+        raise NotFound
+    return key
+
+
+def company_of(user: User, company_id: int) -> Company:
+    """A company that he administers. Raises `NotFound`."""
+    company = administered(user).filter(pk=company_id).first()
+    if company is None:
+        raise NotFound
+    return company
 
 
 def create(
@@ -103,7 +134,7 @@ def create(
 def begin(budget: Budget, now: datetime) -> None:
     """Store a budget with its first period. Runs inside a transaction."""
     if not 0 < budget.limit <= MOST_IN_BUDGET:
-        raise InvalidRequest(_("A limit is above 0, and not astronomical."))
+        raise ImplausibleLimit
     budget.id = ids.new("bud")
     budget.save(force_insert=True)
     budget.current = budgets.open_period(budget, now)
@@ -112,34 +143,41 @@ def begin(budget: Budget, now: datetime) -> None:
 
 
 def change(
-    budget: Budget, *, limit: int, action: str, thresholds: Iterable[int], by_staff: bool = False
+    budget: Budget,
+    *,
+    limit: int | None = None,
+    action: str | None = None,
+    thresholds: Iterable[int] | None = None,
+    by_staff: bool = False,
 ) -> Budget:
-    """From now on, or for what loosens from the next day on, these terms hold. Raises `InvalidRequest`, `NotYours`."""
-    if not 0 < limit <= MOST_IN_BUDGET:
-        raise InvalidRequest(_("A limit is above 0, and not astronomical."))
-    told_at = checked_thresholds(thresholds)
+    """From now on, or for what loosens from the next day on, these terms hold; None: as it was wanted last. Raises
+    `InvalidRequest`, `NotYours`, and `NotFound` where it has ended."""
+    if limit is not None and not 0 < limit <= MOST_IN_BUDGET:
+        raise ImplausibleLimit
+    told_at = None if thresholds is None else checked_thresholds(thresholds)
     now = timezone.now()
     with transaction.atomic():
         period, stored = _changeable(budget, now, by_staff=by_staff)
-        before = limit_at(stored, now)
-        stored.limit, stored.action = before, budgets.action_at(stored, now)
+        wanted_limit = limit or stored.later_limit or stored.limit
+        wanted_action = Action(action or stored.later_action or stored.action)
+        before = stored.limit = limit_at(stored, now)
+        stored.action = budgets.action_at(stored, now)
         stored.later_limit, stored.later_action, stored.later_at = None, "", None
-        if by_staff or limit <= stored.limit:
-            stored.limit = limit
+        if by_staff or wanted_limit <= before:
+            stored.limit = wanted_limit
         else:
-            stored.later_limit = limit
-        if by_staff or SOFTNESS[Action(action)] <= SOFTNESS[Action(stored.action)]:
-            stored.action = action
+            stored.later_limit = wanted_limit
+        if by_staff or SOFTNESS[wanted_action] <= SOFTNESS[Action(stored.action)]:
+            stored.action = wanted_action
         else:
-            stored.later_action = action
+            stored.later_action = wanted_action
         if stored.later_limit or stored.later_action:
             stored.later_at = next_day(stored, now)
-        stored.thresholds = told_at
+        stored.thresholds = stored.thresholds if told_at is None else told_at
         stored.save()
-        if stored.limit < before:
-            BudgetPeriod.objects.filter(pk=period.pk).update(limit=stored.limit)
-            # What was spent before has passed them by now.
-            budgets.note_crossings([(period, period.spent * stored.limit // before, period.spent)], now)
+        BudgetPeriod.objects.filter(pk=period.pk).update(limit=stored.limit)
+        # Of a lower limit the same amount is more percent.
+        budgets.note_crossings([(period, period.spent * stored.limit // before, period.spent)], now)
     return stored
 
 
@@ -164,6 +202,16 @@ def keep(budget: Budget) -> Budget:
     return stored
 
 
+def standing_of(budget: Budget, now: datetime) -> BudgetPeriod:
+    """The current period; where that is over and no reply has begun since, one like that which the next reply begins."""
+    if budget.current is not None and budget.current.ends_at > now:
+        return budget.current
+    starts_at, ends_at = budgets.bounds(budget, now)
+    if budget.current is not None:
+        starts_at = max(starts_at, budget.current.ends_at)
+    return BudgetPeriod(budget=budget, starts_at=starts_at, ends_at=ends_at, limit=limit_at(budget, now))
+
+
 def next_day(budget: Budget, now: datetime) -> datetime:
     zone = budgets.zone_of(budget)
     return datetime.combine(now.astimezone(zone).date() + timedelta(days=1), time.min, tzinfo=zone)
@@ -185,13 +233,13 @@ def _changeable(budget: Budget, now: datetime, *, by_staff: bool) -> tuple[Budge
     periods = budgets.current([budget.pk], now)
     if not periods:
         raise NotFound
-    stored = Budget.objects.select_related("user").get(pk=budget.pk)
+    stored = Budget.objects.select_related("user", "api_key", "company").get(pk=budget.pk)
     if stored.ended_at is not None and stored.ended_at <= now:
         raise NotFound
     if stored.is_by_staff and not by_staff:
         raise NotYours
     # So that whoever looks at the period's budget sees what is changed here.
-    periods[0].budget = stored
+    periods[0].budget, stored.current = stored, periods[0]
     return periods[0], stored
 
 

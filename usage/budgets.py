@@ -30,7 +30,7 @@ from django.utils.formats import date_format, number_format
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from aleph.problems import Problem
+from aleph.problems import Problem, Response
 from aleph.templatetags.aleph import usd
 from usage import pricing
 from usage.models import USD_UNIT, Budget, BudgetCrossing, BudgetEntry, BudgetPeriod, TokenUsage
@@ -228,6 +228,16 @@ def note_crossings(moved: Iterable[tuple[BudgetPeriod, int, int]], now: datetime
         ]
     if crossings:
         BudgetCrossing.objects.bulk_create(crossings, ignore_conflicts=True)
+
+
+def noted(response: Response, left: Left | None) -> Response:
+    """`response` with what a budget has left in its headers."""
+    if left is not None:
+        response["Budget-Unit"] = left.unit
+        response["Budget-Limit"] = f"{left.limit.normalize():f}"
+        response["Budget-Remaining"] = f"{left.remaining.normalize():f}"
+        response["Budget-Reset"] = str(left.renews_in_s)
+    return response
 
 
 def differences() -> Iterator[str]:
@@ -465,9 +475,9 @@ def _told(period: BudgetPeriod, now: datetime) -> dict[str, Any]:
     return told
 
 
-def plain(budget: Budget, amount: int) -> int | str:
-    """An amount for programs: whole tokens, or dollars as an exact decimal."""
-    return amount if budget.unit == Unit.TOKEN else f"{in_unit(budget, amount).normalize():f}"
+def plain(budget: Budget, amount: int) -> str:
+    """An amount for programs: an exact decimal."""
+    return f"{in_unit(budget, amount).normalize():f}"
 
 
 def _tightest(periods: Iterable[BudgetPeriod], amounts: dict[int, int], now: datetime) -> Left | None:

@@ -18,7 +18,7 @@ from aleph import charts, rates, sheets
 from aleph.accounts.models import User
 from aleph.problems import Problem, noting_delay
 from aleph.templatetags.aleph import signed
-from usage import calls_sheet, currency, explained, figures, neighbours, overview, reports
+from usage import budget_pages, calls_sheet, currency, explained, figures, neighbours, overview, reports
 from usage.models import TokenUsage
 from usage.wishes import COST, DAY, DEAREST, GRAINS, MONTH, PRESETS, Wish
 
@@ -77,6 +77,7 @@ def home(request: HttpRequest) -> HttpResponse:
             "by_model": _by_cost(found, wish),
             "calls": calls,
             "before": before,
+            "sheets": budget_pages.sheets_of(user),
             "chats": [
                 (chat, titles.get(chat.session_id), wish.query(session=chat.session_id)) for chat in chats
             ],
