@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from aleph.accounts.models import Membership, User
+from aleph.accounts.models import ApiKey, Membership, User
 from billing import notices
 from usage import budgets
 from usage.models import Budget, BudgetCrossing, UnusualUse
@@ -114,4 +114,10 @@ def _facts_of(use: UnusualUse) -> dict[str, Any]:
         "usual_tokens": use.usual_tokens,
         "model": use.model,
         "model_percent": use.model_percent,
+        "keys": [key.name or key.hint for key in _keys_used(use, begins)],
     }
+
+
+def _keys_used(use: UnusualUse, since: datetime) -> QuerySet[ApiKey]:
+    """The keys that came in on that day; calls do not say which of them they came with."""
+    return ApiKey.objects.filter(user=use.user, last_used_at__gte=since).order_by("-last_used_at")[:3]

@@ -12,6 +12,7 @@ from django.contrib.auth.decorators import login_required
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
@@ -126,7 +127,7 @@ def test(request: HttpRequest, endpoint_id: str) -> HttpResponse:
     rates.take(request, "webhook-test")
     with transaction.atomic():
         hooks.test(_person(request), endpoint_id)
-    return redirect("billing:endpoint", endpoint_id)
+    return _to_log(endpoint_id)
 
 
 @require_POST
@@ -136,7 +137,7 @@ def resend(request: HttpRequest, endpoint_id: str) -> HttpResponse:
     rates.take(request, "webhook-test")
     with transaction.atomic():
         hooks.resend(_person(request), endpoint_id, request.POST.get("delivery", ""))
-    return redirect("billing:endpoint", endpoint_id)
+    return _to_log(endpoint_id)
 
 
 # Secrets are shown in the answer itself, once, to whoever has just typed his password.
@@ -194,6 +195,10 @@ def _page(
         "older": lines[-1].delivery.pk if len(found) > hooks.PAGE else "",
     }
     return render(request, "billing/endpoint.html", context, status=status)
+
+
+def _to_log(endpoint_id: str) -> HttpResponse:
+    return redirect(f"{reverse('billing:endpoint', args=[endpoint_id])}#log")
 
 
 def _line(delivery: WebhookDelivery) -> Line:

@@ -182,7 +182,7 @@ def _of_budget(amount: int | str, unit: str) -> str:
 
 def _unusual(notice: Notice) -> Words:
     """Of facts, as `aleph.alerts` writes them: `tokens` of the day that began at `from`, `usual_tokens` of a day, `since` when
-    it was more than that, both times in the reader's own zone, and `model` with its share `model_percent`."""
+    it was more than that, both times in the reader's own zone, `model` with its share `model_percent`, and `keys` that were used."""
     facts = notice.facts
     text = _("%(tokens)s LLM tokens since %(begin)s; in a whole day it is usually about %(usual)s.") % {
         "tokens": count(facts.get("tokens", 0)),
@@ -196,6 +196,8 @@ def _unusual(notice: Notice) -> Words:
             "model": facts["model"],
         }
         text += " " + _("That was passed after %(at)s; %(percent)s%% is %(model)s.") % said
+    if facts.get("keys"):
+        text += " " + _("API keys that were used: %(keys)s.") % {"keys": ", ".join(facts["keys"])}
     text += " " + _(
         "If this was not you, revoke your API keys under Settings; a budget limits what can be used."
     )

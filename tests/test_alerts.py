@@ -100,6 +100,9 @@ def test_unusual_use_is_told_in_the_page_by_mail_and_by_webhook() -> None:
     alice = people.alice()
     endpoint = hooks.add(alice, url="https://example.com/hook", kinds=["unusual"])
     now = timezone.now()
+    _key_of(alice)
+    ApiKey.objects.filter(user=alice).update(last_used_at=now)
+    ApiKey.issue(user=alice, name="Idle")
     UnusualUse.objects.create(
         user=alice,
         day=now.date(),
