@@ -217,7 +217,12 @@ class AgainRequest(serializers.Serializer[Any]):
 
 
 class EditRequest(AgainRequest):
-    content = serializers.CharField(max_length=turns.MAX_TEXT, trim_whitespace=False)
+    content = serializers.CharField(
+        max_length=turns.MAX_TEXT,
+        trim_whitespace=False,
+        allow_blank=True,
+        help_text="May be empty where an image goes with it.",
+    )
     model = serializers.CharField(max_length=60, required=False, help_text="Switches the session's model.")
     attachments = serializers.ListField(
         child=serializers.CharField(max_length=ids.LENGTH),

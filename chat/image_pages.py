@@ -7,7 +7,7 @@ anything else: a fixed kind, no sniffing, no script, no other site.
 from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
 from django.shortcuts import render
 
-from aleph import rates
+from aleph import ids, rates
 from aleph.problems import NotFound, Problem, noting_delay
 from chat import attachments
 from chat.models import Attachment
@@ -31,7 +31,9 @@ def drafts(request: Request) -> HttpResponse:
         if not request.htmx:
             raise
         told = {"text": problem.message, "reason": upload.name if upload else ""}
-        answer = fragment(request, "chat/_notice.html", told, into=NOTICE, status=problem.status)
+        edited = request.POST.get("edited", "")
+        place = f"#{edited}-notice" if ids.is_one(edited, "msg") else NOTICE
+        answer = fragment(request, "chat/_notice.html", told, into=place, status=problem.status)
         return noting_delay(answer, problem)
     return render(request, "chat/_thumbs.html", {"images": [image]}, status=201)
 

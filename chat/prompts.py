@@ -134,7 +134,8 @@ def seen_by(model: ChatModel, conversation: Sequence[Spoken]) -> list[Spoken]:
             if model.takes_images and count <= MOST_IMAGES and room <= MOST_IMAGE_BYTES:
                 kept.append(image)
         unseen = [UNSEEN] * (len(images) - len(kept))
-        seen.append(Spoken(role, "\n".join([*unseen, content]), tuple(kept)))
+        words = [content] if content or not unseen else []
+        seen.append(Spoken(role, "\n".join([*unseen, *words]), tuple(kept)))
     return seen[::-1]
 
 
@@ -165,7 +166,7 @@ class Conversation:
         for message in self.messages if last else ():
             if message.content and message.is_reply and spoken and spoken[-1][0] == message.role:
                 spoken[-1] = Spoken(message.role, spoken[-1].content + message.content)
-            elif message.content:
+            elif message.content or message.image_count:
                 spoken.append(Spoken(message.role, message.content, self.images.get(message.pk, ())))
             if message.pk == last:
                 break

@@ -317,9 +317,9 @@ def _start(
     attachments: Sequence[str],
     key_id: int | None,
 ) -> Turn:
-    if not text:
-        raise EmptyText
     images = attached.to_send(user, attachments, session)
+    if not (text or images):
+        raise EmptyText
     offer = _available(_offer(session, model_slug))
     most = _agreed(offer, bounds)
     conversation = _conversation(session, parent)
@@ -343,7 +343,9 @@ def _start(
         reply = _reply(reply_id, message, offer, draft, turn, most)
         insert(message, reply)
         attached.attach(message, images)
-        is_budgeted = sessions.touch(session, messages=2, title=title_of(text), model=chosen, key_id=key_id)
+        is_budgeted = sessions.touch(
+            session, messages=2, title=title_of(text, images), model=chosen, key_id=key_id
+        )
         left = _reserved(reply, draft, key_id) if is_budgeted else None
         _ring_on_commit(reply)
     return Turn(session, message, reply, left)
@@ -607,8 +609,10 @@ def terms_up_to(terms: str, most: int) -> str:
     return f"{terms.partition(CEILING)[0]}{CEILING}{most}"
 
 
-def title_of(text: str) -> str:
-    """The first words of a message, as the title of a chat that has none."""
+def title_of(text: str, images: Sequence[Attachment] = ()) -> str:
+    """The first words of a message, as the title of a chat that has none; where there are none, what its image is called."""
+    if not text and images:
+        text = images[0].name or str(_("Image"))
     line = " ".join(text.split("\n", 1)[0].split()) or " ".join(text.split())
     line = line.lstrip("#>*-` ") or line
     if len(line) <= TITLE:

@@ -198,7 +198,7 @@ def stops(request: Request, reply_id: str) -> HttpResponse:
 def estimates(request: Request) -> HttpResponse:
     """What the text in the composer would cost at most. It is no place for error pages: a problem is said in its line."""
     said = Said.of(request)
-    if not said.text.strip():
+    if not said.text.strip() and not said.images:
         return HttpResponse()
     given = request.POST.get("session")
     try:
@@ -492,7 +492,7 @@ def _not_sent(
 ) -> HttpResponse:
     """Why a message did not go out: too few tokens, or a `package` that was not bought, open the packages; everything
     else is a notice by the composer. What may be tried in the place of `retried` is drawn anew, with the prices of now."""
-    if said.text and (package or isinstance(problem, ledger.Insufficient)):
+    if (said.text or said.images) and (package or isinstance(problem, ledger.Insufficient)):
         context = _not_enough(request, problem, found, said, package)
         if request.htmx:
             return fragment(request, "billing/_not_enough.html", context, into=DIALOGS, status=problem.status)

@@ -318,3 +318,51 @@ def test_a_chat_without_images_asks_nobody_about_them(django_assert_num_queries:
     turn = ask(people.alice())
     with django_assert_num_queries(0):
         assert attachments.of([turn.message, turn.reply]) == {}
+
+
+class TestAnImageWithoutWords:
+    def test_goes_out_and_names_its_chat(self, simulator: Simulator) -> None:
+        alice, model = people.alice(), seeing_model()
+        image = draft_of(alice, name="kawah ijen.png")
+
+        turn = show(alice, image, model=model, text="  ")
+        reply = answered(turn)
+
+        assert (turn.message.content, turn.session.title) == ("", "kawah ijen.png")
+        assert (reply.state, reply.tokens_used <= reply.held_tokens) == ("complete", True)
+        parts = simulator.requests[-1].body["messages"][-1]["content"]
+        assert [part["type"] for part in parts] == ["image_url"]
+
+    def test_is_seen_in_what_follows_and_told_of_to_who_cannot_see(self, simulator: Simulator) -> None:
+        alice, sees = people.alice(), seeing_model()
+        first = show(alice, draft_of(alice), model=sees, text="")
+        answered(first)
+        for model, expected in ((sees, ["image_url"]), (simulated_model("sim-words-4"), prompts.UNSEEN)):
+            turn = turns.start(
+                user=alice, session=first.session, text="And now?", model_slug=model, turn=ids.new("trn")
+            )
+            answered(turn)
+            _system, shown, *_rest = simulator.requests[-1].body["messages"]
+            content = shown["content"]
+            assert (content if isinstance(content, str) else [part["type"] for part in content]) == expected
+
+    def test_is_had_again_and_takes_the_place_of_words(self, simulator: Simulator) -> None:
+        alice, model = people.alice(), seeing_model()
+        first = show(alice, draft_of(alice), model=model, text="What is this?")
+        answered(first)
+
+        edited = turns.edit(user=alice, message_id=first.message.pk, text="", turn=ids.new("trn"))
+        reply = answered(edited)
+        again = answered(turns.retry(user=alice, reply_id=reply.pk, turn=ids.new("trn")))
+
+        assert (reply.state, again.state, edited.message.content) == ("complete", "complete", "")
+        assert edited.message.parent_id == first.message.parent_id
+
+    def test_and_without_an_image_is_nothing_to_send(self) -> None:
+        alice, model = people.alice(), seeing_model()
+        with pytest.raises(turns.EmptyText):
+            show(alice, model=model, text=" ")
+        first = show(alice, draft_of(alice), model=model, text="")
+        turns.stop(user=alice, reply_id=first.reply.pk)
+        with pytest.raises(turns.EmptyText):
+            turns.edit(user=alice, message_id=first.message.pk, text="", attachments=(), turn=ids.new("trn"))

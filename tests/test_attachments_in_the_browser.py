@@ -61,7 +61,8 @@ def test_images_are_chosen_pasted_dropped_and_sent(browser: Browser, folder: Pat
     expect(page.locator("#composer-notice")).to_contain_text("at most 4 images")
     page.locator(".thumb__verb").first.click()
     thumbs(page, 3)
-    page.fill("#text", "What are these?")
+    with page.expect_response(lambda answer: "these" in (answer.request.post_data or "")):
+        page.fill("#text", "What are these?")
     expect(page.locator("#composer-estimate")).to_contain_text("at most")
 
     page.reload()
@@ -133,3 +134,55 @@ def test_images_go_with_the_form_without_a_script(browser: Browser, folder: Path
     expect(page.locator("dialog.image img")).to_be_visible()
     message = Message.objects.filter(role="user").latest("id")
     assert len(attachments.of([message])[message.pk]) == 2
+
+
+def test_an_image_goes_out_without_words(browser: Browser, folder: Path, simulator: object) -> None:
+    page = composer(browser, seeing_model())
+    expect(page.locator("[data-send]")).to_be_disabled()
+    page.set_input_files("[data-attach]", [folder / "kawah.png"])
+    thumbs(page, 1)
+    expect(page.locator("#composer-estimate")).to_contain_text("at most")
+    page.locator(".thumb__verb").click()
+    expect(page.locator("[data-send]")).to_be_disabled()
+
+    page.set_input_files("[data-attach]", [folder / "kawah.png"])
+    thumbs(page, 1)
+    page.click("[data-send]")
+    expect(page.locator(".message__images img")).to_have_count(1)
+    expect(page.locator("article[data-state=complete]")).to_be_visible()
+    expect(page.locator(".message--user .message__body")).to_have_count(0)
+    expect(page.locator(".topbar__title")).to_contain_text("kawah.png")
+
+
+@pytest.mark.parametrize("on_its_own_page", [False, True])
+def test_an_edited_message_takes_more_images(
+    browser: Browser, folder: Path, simulator: object, on_its_own_page: bool
+) -> None:
+    browser.expected_statuses.add(400)
+    page = composer(browser, seeing_model())
+    page.fill("#text", "What is this?")
+    page.set_input_files("[data-attach]", [folder / "kawah.png"])
+    thumbs(page, 1)
+    page.click("[data-send]")
+    expect(page.locator("article[data-state=complete]")).to_be_visible()
+    edit = page.locator(".message--user a[href$='/edits']")
+    if on_its_own_page:
+        page.goto(str(edit.get_attribute("href")))
+    else:
+        edit.click()
+    dialog = page.locator("dialog.edit")
+    expect(dialog.locator(".thumb")).to_have_count(1)
+    shown = dialog.locator(".edit__estimate").inner_text()
+
+    dialog.locator("input[type=file]").set_input_files([folder / "foto.jpg"])
+    expect(dialog.locator(".thumb")).to_have_count(2)
+    expect(dialog.locator(".edit__estimate")).not_to_have_text(shown)
+    dialog.locator("input[type=file]").set_input_files([folder / "fake.png"])
+    expect(dialog.locator(".edit__notice")).to_contain_text("fake.png")
+    dialog.locator(".thumb__verb").first.click()
+    dialog.get_by_role("button", name="Send", exact=True).click()
+
+    expect(page.locator(".message__branches").first).to_contain_text("2 / 2")
+    expect(page.locator(".message__images img")).to_have_count(1)
+    edited = Message.objects.filter(role="user").latest("id")
+    assert [image.name for image in attachments.of([edited])[edited.pk]] == ["foto.jpg"]

@@ -106,3 +106,24 @@ def test_a_workflow_gets_them_as_openai_would(openai: Simulator) -> None:
     body = sent(openai, N8n(name="n8n", base_url=openai.base_url))
     assert body["messages"][0] == {"role": "system", "content": "Be kind."}
     assert [part["type"] for part in body["messages"][1]["content"]] == ["image_url", "image_url", "text"]
+
+
+class TestWithoutWords:
+    ALONE = prompt(("system", "Be kind."), ("user", ""), shown={1: (PHOTO,)})
+
+    def test_openai_gets_no_empty_part(self, openai: Simulator) -> None:
+        adapter = OpenAICompatible(name="openai", base_url=openai.base_url, api_key="sk-x")
+        (part,) = sent(openai, adapter, self.ALONE)["messages"][-1]["content"]
+        assert part["type"] == "image_url"
+
+    def test_claude_gets_no_empty_block(self) -> None:
+        with AnthropicSimulator() as claude:
+            adapter = Anthropic(name="anthropic", base_url=claude.base_url, api_key="sk-ant-x")
+            (block,) = sent(claude, adapter, self.ALONE)["messages"][-1]["content"]
+        assert block["type"] == "image"
+
+    def test_gemini_gets_no_empty_part(self) -> None:
+        with GeminiSimulator() as google:
+            adapter = Gemini(name="gemini", base_url=google.base_url, api_key=KEY)
+            (part,) = sent(google, adapter, self.ALONE)["contents"][-1]["parts"]
+        assert set(part) == {"inlineData"}

@@ -80,13 +80,13 @@ def _body(prompt: Prompt) -> bytes:
             {"inlineData": {"mimeType": image.media_type, "data": image.base64}}
             for image in prompt.images.get(at, ())
         ]
-        part = {"text": content}
+        words = [{"text": content}] if content.strip() or not images else []
         if role == "system":
-            instructions.append(part)
+            instructions += words
         elif contents and contents[-1]["role"] == ROLES[role]:
-            contents[-1]["parts"] += [*images, part]  # turns alternate
+            contents[-1]["parts"] += [*images, *words]  # turns alternate
         else:
-            contents.append({"role": ROLES[role], "parts": [*images, part]})
+            contents.append({"role": ROLES[role], "parts": [*images, *words]})
     config: dict[str, Any] = {"maxOutputTokens": prompt.max_output_tokens}
     if prompt.temperature is not None:
         config["temperature"] = float(prompt.temperature)

@@ -86,11 +86,9 @@ def messages_of(prompt: Prompt) -> list[dict[str, Any]]:
 
 
 def _content(text: str, images: tuple[Image, ...]) -> str | list[dict[str, Any]]:
-    """The text alone, or as one of several parts where images are with it."""
+    """The text alone, or as one of several parts where images are with it; an empty one is left out then."""
     if not images:
         return text
     urls = [f"data:{image.media_type};base64,{image.base64}" for image in images]
-    return [
-        *({"type": "image_url", "image_url": {"url": url}} for url in urls),
-        {"type": "text", "text": text},
-    ]
+    words = [{"type": "text", "text": text}] if text.strip() else []
+    return [*({"type": "image_url", "image_url": {"url": url}} for url in urls), *words]

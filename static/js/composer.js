@@ -69,10 +69,11 @@ document.addEventListener('htmx:afterRequest', event => {
 document.addEventListener('model', estimate)
 document.addEventListener('attachments', event => {
   drawSend()
-  if (event.detail.areOther && field.value.trim()) estimate()
+  if (isEmpty()) document.getElementById('composer-estimate').replaceChildren()
+  else if (event.detail.areOther) estimate()
 })
 document.addEventListener('htmx:afterSwap', event => {
-  if (field.value.trim() && event.detail.requestConfig?.elt?.matches?.('[data-branch]')) estimate()
+  if (!isEmpty() && event.detail.requestConfig?.elt?.matches?.('[data-branch]')) estimate()
 })
 
 document.addEventListener('click', event => {
@@ -104,7 +105,7 @@ const isTurn = event => /\/(turns|purchases)$/.test(event.detail.requestConfig?.
 
 // What was typed while the message was on its way stays. So does everything, if the thread does not show what was sent.
 function forgetSent() {
-  const said = [...document.querySelectorAll('#thread .message--user .message__body')].at(-1)?.textContent.trim()
+  const said = [...document.querySelectorAll('#thread .message--user')].at(-1)?.querySelector('.message__body')?.textContent.trim()
   const typed = field.value.trimStart()
   if (said && typed.startsWith(said)) write(typed.slice(said.length).trimStart())
 }
@@ -124,9 +125,14 @@ function changed() {
   drawSend()
 }
 
+// An image needs no words.
+function isEmpty() {
+  return !field.value.trim() && !form.querySelector('[data-thumb]')
+}
+
 function drawSend() {
   const send = form.querySelector('[data-send]')
-  if (send) send.disabled = !field.value.trim() || form.matches('[data-uploading], [data-blind]:has([data-thumb])')
+  if (send) send.disabled = isEmpty() || form.matches('[data-uploading], [data-blind]:has([data-thumb])')
 }
 
 function estimate() {

@@ -28,6 +28,15 @@ document.addEventListener('submit', event => {
   if (event.target.matches('[data-signs-out]')) sessionStorage.clear()
 })
 
+// An image that was sent up for a message that is being edited.
+
+document.addEventListener('htmx:afterRequest', event => {
+  const { elt } = event.detail
+  if (!elt.matches?.('.edit .attach__file')) return
+  elt.value = ''
+  window.htmx.trigger($('textarea', elt.form), 'estimate')
+})
+
 // Dialogs. The server draws them open, so that they work without this module; here they become modal.
 
 function makeModal(dialog) {
