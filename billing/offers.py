@@ -126,8 +126,7 @@ def quote(
     Raises `NotFound`, `InvalidRequest` for the quantity, `PromoRefused`.
     """
     package = offered(package_slug)
-    if not 1 <= quantity <= MAX_QUANTITY:
-        raise InvalidRequest(_("Between 1 and %(most)d can be bought at once.") % {"most": MAX_QUANTITY})
+    _check_quantity(quantity)
     now = timezone.now()
     step = (
         QuantityDiscount.objects.filter(package=package, from_quantity__lte=quantity)
@@ -139,14 +138,38 @@ def quote(
     promo = _promo(promo_code, now, lock=lock) if promo_code else None
     reduced = priced(package, quantity=quantity, quantity_percent=step.percent if step else 0)
     if promo is not None:
-        _check(promo, user, reduced)
-    return priced(
-        package,
-        quantity=quantity,
-        quantity_percent=reduced.quantity_percent,
-        promo=promo,
-        first_bonus_tokens=first_bonus(first_bonuses(user), reduced.price_idr),
-    )
+        _check_purchase(promo, _packages_of(promo), reduced)
+        _check_uses(promo, user)
+    return _with(reduced, promo, first_bonuses(user))
+
+
+def quotes(user: User, packages: list[Package], *, quantity: int = 1, promo_code: str = "") -> list[Quote]:
+    """What so many of each package would be for `user`, in as many queries for many packages as for one. A code counts for
+    those that it holds for.
+
+    Raises `InvalidRequest` for the quantity, and `PromoRefused` where the code holds for none.
+    """
+    _check_quantity(quantity)
+    promo = _promo(promo_code, timezone.now(), lock=False) if promo_code else None
+    if promo is not None:
+        _check_uses(promo, user)
+    only_for = _packages_of(promo) if promo is not None else set()
+    bonuses, discounts = first_bonuses(user), steps(packages)
+    found: list[Quote] = []
+    refused: PromoRefused | None = None
+    for package in packages:
+        reached = [step.percent for step in discounts.get(package.pk, []) if step.from_quantity <= quantity]
+        reduced = priced(package, quantity=quantity, quantity_percent=reached[-1] if reached else 0)
+        holds = promo
+        if promo is not None:
+            try:
+                _check_purchase(promo, only_for, reduced)
+            except PromoRefused as problem:
+                holds, refused = None, problem
+        found.append(_with(reduced, holds, bonuses))
+    if refused is not None and not any(quote.promo for quote in found):
+        raise refused
+    return found
 
 
 def priced(
@@ -239,9 +262,29 @@ def _promo(code: str, now: datetime, *, lock: bool) -> PromoCode:
     return promo
 
 
-def _check(promo: PromoCode, user: User, reduced: Quote) -> None:
+def _with(reduced: Quote, promo: PromoCode | None, bonuses: list[FirstPurchaseBonus]) -> Quote:
+    """A quote with a code and the bonus of a first purchase, which hold by what is left after the quantity discount."""
+    return priced(
+        reduced.package,
+        quantity=reduced.quantity,
+        quantity_percent=reduced.quantity_percent,
+        promo=promo,
+        first_bonus_tokens=first_bonus(bonuses, reduced.price_idr),
+    )
+
+
+def _check_quantity(quantity: int) -> None:
+    if not 1 <= quantity <= MAX_QUANTITY:
+        raise InvalidRequest(_("Between 1 and %(most)d can be bought at once.") % {"most": MAX_QUANTITY})
+
+
+def _packages_of(promo: PromoCode) -> set[int]:
+    """Which packages a code is for; none means all of them."""
+    return set(promo.packages.values_list("pk", flat=True))
+
+
+def _check_purchase(promo: PromoCode, only_for: set[int], reduced: Quote) -> None:
     """Whether a code holds for what is left after the quantity discount."""
-    only_for = set(promo.packages.values_list("pk", flat=True))
     if only_for and reduced.package.pk not in only_for:
         raise PromoRefused("package", _("This promo code is not for this package."))
     if reduced.price_idr < promo.minimum_idr:
@@ -251,6 +294,12 @@ def _check(promo: PromoCode, user: User, reduced: Quote) -> None:
             _("This promo code holds for purchases from Rp %(least)s on.") % {"least": least},
             minimum=promo.minimum_idr,
         )
+    if promo.kind != PromoCode.Kind.TOKENS and reduced.price_idr <= LEAST_IDR:
+        raise PromoRefused("minimum", _("This promo code makes nothing cheaper here."), minimum=LEAST_IDR)
+
+
+def _check_uses(promo: PromoCode, user: User) -> None:
+    """Whether a code may be used once more, in all and by this person."""
     if (
         promo.user_limit is not None
         and _last(promo.redemptions.filter(user=user), "user_place") >= promo.user_limit
@@ -258,8 +307,6 @@ def _check(promo: PromoCode, user: User, reduced: Quote) -> None:
         raise PromoRefused("used", _("You have used this promo code already."))
     if promo.total_limit is not None and _last(promo.redemptions.all(), "place") >= promo.total_limit:
         raise PromoRefused("used up", _("This promo code is used up."))
-    if promo.kind != PromoCode.Kind.TOKENS and reduced.price_idr <= LEAST_IDR:
-        raise PromoRefused("minimum", _("This promo code makes nothing cheaper here."), minimum=LEAST_IDR)
 
 
 def _last(redemptions: "QuerySet[Redemption]", place: str) -> int:

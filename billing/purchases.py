@@ -60,13 +60,9 @@ def packages() -> list[Package]:
     return list(Package.objects.filter(is_offered=True).order_by("position", "price_idr"))
 
 
-def quotes(user: User) -> list[Quote]:
-    """What one of each package on offer would be for `user`."""
-    bonuses = first_bonuses(user)
-    return [
-        offers.priced(package, first_bonus_tokens=first_bonus(bonuses, package.price_idr))
-        for package in packages()
-    ]
+def quotes(user: User, *, quantity: int = 1, promo_code: str = "") -> list[Quote]:
+    """What so many of each package on offer would be for `user`. Raises as `offers.quotes` does."""
+    return offers.quotes(user, packages(), quantity=quantity, promo_code=promo_code)
 
 
 def saving_percent(package: Package, *, against: Package) -> int:

@@ -11,6 +11,7 @@ urlpatterns = [
     path("chat/search", views.search_page, name="search"),
     path("chat/turns", views.turns_of_new_chat, name="turns"),
     path("chat/estimates", views.estimates, name="estimates"),
+    path("chat/checkouts", views.checkouts, name="checkouts"),
     path("chat/purchases", views.purchases, name="purchases"),
     path("chat/attachments", image_pages.drafts, name="drafts"),
     path("chat/attachments/<str:attachment_id>", image_pages.image, name="image"),

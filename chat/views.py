@@ -41,6 +41,7 @@ from chat import (
     turns,
     viewers,
 )
+from chat.checkout import Order
 from chat.models import Message, Session
 from chat.pages import Request, View, fragment, moved, page
 from chat.turns import Quote, Turn
@@ -136,19 +137,42 @@ def purchases(request: Request) -> HttpResponse:
     said = Said.of(request)
     given = request.POST.get("session")
     found = sessions.get(request.user, given) if given else None
-    package, key = request.POST.get("package", ""), request.POST.get("key", "")
+    order = Order.of(request.POST)
     try:
         rates.take(request, "purchase")
-        terms = request.POST.get(f"terms-{package}")
-        bought = shop.buy(user=request.user, package_slug=package, key=key, terms=terms)
+        bought = shop.buy(
+            user=request.user,
+            package_slug=order.package,
+            quantity=1 if order.quantity is None else order.quantity,
+            promo_code=order.promo_code,
+            key=request.POST.get("key", ""),
+            terms=request.POST.get(f"terms-{order.package}"),
+        )
     except Problem as problem:
-        return noting_delay(_not_sent(request, problem, found, said, package=package), problem)
+        return noting_delay(_not_sent(request, problem, found, said, order=order), problem)
     tokens = number_format(bought.total_tokens, force_grouping=True)
     messages.success(
         request,
         _("Bought %(tokens)s tokens. Receipt %(number)s.") % {"tokens": tokens, "number": bought.number},
     )
     return _send(request, found, said)
+
+
+@page("POST")
+@of_a_chat
+def checkouts(request: Request) -> HttpResponse:
+    """The same packages for another quantity or with a promo code. Nothing is bought."""
+    said, order = Said.of(request), Order.of(request.POST)
+    given = request.POST.get("session")
+    found = sessions.get(request.user, given) if given else None
+    if order.promo_code:
+        try:
+            rates.take(request, "promo")
+        except Problem as problem:
+            # Whoever guesses too often is not told of this one either.
+            order = replace(order, promo_code="")
+            return noting_delay(_packages(request, problem, found, said, order), problem)
+    return _packages(request, None, found, said, order)
 
 
 @page("GET", "POST")
@@ -488,33 +512,43 @@ def _not_sent(
     said: Said,
     *,
     retried: Message | None = None,
-    package: str = "",
+    order: Order | None = None,
 ) -> HttpResponse:
-    """Why a message did not go out: too few tokens, or a `package` that was not bought, open the packages; everything
-    else is a notice by the composer. What may be tried in the place of `retried` is drawn anew, with the prices of now."""
-    if (said.text or said.images) and (package or isinstance(problem, ledger.Insufficient)):
-        context = _not_enough(request, problem, found, said, package)
-        if request.htmx:
-            return fragment(request, "billing/_not_enough.html", context, into=DIALOGS, status=problem.status)
-    else:
-        context = {
-            "notice": problem.message,
-            "reason": problem.data.get("reason", ""),
-            "needs_tokens": isinstance(problem, ledger.Insufficient),
-            "needs_budget": isinstance(problem, budgets.BudgetExceeded),
+    """Why a message did not go out: too few tokens, or an `order` that was refused, open the packages; everything else is
+    a notice by the composer. What may be tried in the place of `retried` is drawn anew, with the prices of now."""
+    if (said.text or said.images) and (order or isinstance(problem, ledger.Insufficient)):
+        return _packages(request, problem, found, said, order)
+    context = {
+        "notice": problem.message,
+        "reason": problem.data.get("reason", ""),
+        "needs_tokens": isinstance(problem, ledger.Insufficient),
+        "needs_budget": isinstance(problem, budgets.BudgetExceeded),
+    }
+    if isinstance(problem, IdempotencyMismatch):
+        context["notice"] = _("This message has already gone out with other words.")
+        context["reason"] = _("Reload the page to see it. To send these words as well, send again.")
+    if request.htmx:
+        context |= {
+            "text": context["notice"],
+            "retried": retried,
+            "needs_fresh_turn": isinstance(problem, IdempotencyMismatch) and not said.edited,
+            "tip_id": said.parent,
         }
-        if isinstance(problem, IdempotencyMismatch):
-            context["notice"] = _("This message has already gone out with other words.")
-            context["reason"] = _("Reload the page to see it. To send these words as well, send again.")
-        if request.htmx:
-            context |= {
-                "text": context["notice"],
-                "retried": retried,
-                "needs_fresh_turn": isinstance(problem, IdempotencyMismatch) and not said.edited,
-                "tip_id": said.parent,
-            }
-            place = f"#{said.edited}-notice" if said.edited else NOTICE
-            return fragment(request, "chat/_notice.html", context, into=place, status=problem.status)
+        place = f"#{said.edited}-notice" if said.edited else NOTICE
+        return fragment(request, "chat/_notice.html", context, into=place, status=problem.status)
+    return _page_with(request, found, said, context, status=problem.status, retried=retried)
+
+
+def _page_with(
+    request: Request,
+    found: Session | None,
+    said: Said,
+    context: dict[str, Any],
+    *,
+    status: int,
+    retried: Message | None = None,
+) -> HttpResponse:
+    """The page that something was said on, whole, with what was typed and what became of it."""
     if said.edited:
         message = sessions.message(request.user, said.edited)
         return _edit(
@@ -523,40 +557,56 @@ def _not_sent(
             text=said.text,
             images=said.images,
             model=said.model,
-            status=problem.status,
+            status=status,
             **context,
         )
     context["images"] = attachments.drafts(request.user, said.images)
     if found is not None:
         at = retried.pk if retried else said.parent
-        return _session(
-            request, found, at=at, text=said.text, model=said.model, status=problem.status, **context
-        )
-    return _home(request, text=said.text, model=said.model, status=problem.status, **context)
+        return _session(request, found, at=at, text=said.text, model=said.model, status=status, **context)
+    return _home(request, text=said.text, model=said.model, status=status, **context)
 
 
-def _not_enough(
-    request: Request, problem: Problem, found: Session | None, said: Said, package: str
-) -> dict[str, Any]:
+def _packages(
+    request: Request, problem: Problem | None, found: Session | None, said: Said, order: Order | None
+) -> HttpResponse:
+    """The dialog in which tokens are bought for a message that waits, after a `problem`, or for another `order`."""
     balance = ledger.balance_of(request.user)
-    at_most = problem.data.get("estimatedCost", 0)
-    if said.terms and at_most:
-        said = replace(said, terms=turns.terms_up_to(said.terms, at_most))
-    missing = at_most - balance.available
-    choices = checkout.of(
-        shop.quotes(request.user), wallet_idr=balance.wallet_idr, missing_tokens=missing, wanted=package
-    )
-    return {
-        "not_enough": problem,
+    needed = _needed(request, problem)
+    if said.terms and problem and problem.data.get("estimatedCost"):
+        said = replace(said, terms=turns.terms_up_to(said.terms, needed))
+    context = {
+        "refusal": problem if order else None,
         "is_wallet": isinstance(problem, ledger.InsufficientWallet),
-        "is_refused": bool(package),
-        "checkout": choices,
+        "needed": needed,
+        "checkout": checkout.of(
+            request.user,
+            order or Order(),
+            wallet_idr=balance.wallet_idr,
+            missing_tokens=needed - balance.available,
+        ),
+        "typed": order.promo_code if order else "",
+        "is_applied": problem is None,
+        "most": shop.MAX_QUANTITY,
+        "not_enough": True,
         "can_top_up": bool(topups.methods()),
         "balance": balance,
         "session": found,
         "said": said,
         "free_tier": picker.of(said.model).free_tier,
     }
+    status = problem.status if problem else 200
+    if request.htmx:
+        return fragment(request, "billing/_not_enough.html", context, into=DIALOGS, status=status)
+    return _page_with(request, found, said, context, status=status)
+
+
+def _needed(request: Request, problem: Problem | None) -> int:
+    """The tokens that the message needs to go out: as it was refused, or as its dialog remembers; 0 for unknown."""
+    remembered = request.POST.get("needed", "")
+    is_number = remembered.isascii() and remembered.isdecimal() and len(remembered) < 13
+    refused: int = problem.data.get("estimatedCost", 0) if problem else 0
+    return refused or (int(remembered) if is_number else 0)
 
 
 def _home(

@@ -41,8 +41,8 @@ class Form(HTMLParser):
         name = given.get("name", "")
         if tag == "option" and self.select and "selected" in given:
             self.fields.setdefault(self.select, []).append(given.get("value", ""))
-        elif not name or "disabled" in given:
-            return
+        elif not name or "disabled" in given or "form" in given:
+            return  # what names a form belongs to another one
         elif tag == "select":
             self.select = name
         elif tag == "textarea":

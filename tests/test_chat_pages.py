@@ -13,10 +13,10 @@ from django.test import Client
 from django.utils import timezone, translation
 from pytest_django import DjangoAssertNumQueries
 
-from aleph import ids
+from aleph import ids, rates
 from aleph.accounts.models import User
 from billing import ledger
-from billing.models import Package, Purchase
+from billing.models import Package, PromoCode, Purchase
 from chat import catalogue, context, picker, replies, search, sessions, turns
 from chat.models import ChatModel, Message, Session
 from chat.views import greeting
@@ -271,7 +271,7 @@ def test_what_waited_is_sent_once_the_tokens_are_bought(htmx: bool, simulator: o
 
 def test_a_wallet_that_is_too_small_leads_to_a_top_up_of_what_is_missing(simulator: object) -> None:
     answer = say(signed_in(people.carol()), "Halo", htmx=True, model=simulated_model("sim-words-5"))
-    assert "That is too little for any package." in words(answer)
+    assert "That is too little for any of these." in words(answer)
     assert 'href="/billing/top-up?amount=50000&amp;next=%2F"' in answer.content.decode()
     assert "and send" not in words(answer)
     assert re.search("Send with [^,]+, free", words(answer))
@@ -324,6 +324,112 @@ def test_nothing_is_bought_for_a_message_to_a_chat_that_was_deleted(htmx: bool, 
     assert "This chat was deleted. Your text is kept." in words(answer)
     assert htmx or filled(answer, id="composer")["text"].strip() == "It waits"
     assert not Purchase.objects.filter(user=carol).exists()
+
+
+@pytest.mark.parametrize("htmx", [True, False])
+def test_several_and_a_promo_code_are_shown_before_they_are_bought(htmx: bool, simulator: object) -> None:
+    carol = people.carol()
+    people.give_rupiah(carol, 275_000)
+    code = PromoCode.objects.create(code=ids.new("CUT").upper(), kind="percent", amount=10).code
+    client, headers = signed_in(carol), HTMX if htmx else {}
+    refused = say(client, "It waits", htmx=True, model=simulated_model("sim-words-5"))
+    waiting = filled(refused, action="/chat/checkouts")
+
+    order = {**waiting, "quantity": "3", "promo": f" {code.lower()} ", "package": "starter"}
+    answer = client.post("/chat/checkouts", order, headers=headers)
+
+    assert answer.status_code == 200
+    assert answer.headers.get("HX-Retarget") == ("#dialogs" if htmx else None)
+    assert "31,500 tokens" in words(answer)
+    assert "Buy for Rp 135.000 and send" in words(answer)
+    assert not Purchase.objects.filter(user=carol).exists()
+    form = filled(answer, action="/chat/purchases")
+    assert (form["package"], form["text"], form["turn"]) == ("starter", "It waits", waiting["turn"])
+    sent = client.post("/chat/purchases", form, headers=headers)
+    bought = Purchase.objects.get(user=carol)
+    assert (bought.quantity, bought.promo_code, bought.price_idr) == (3, code, 135_000)
+    assert Message.objects.filter(session=chat_of(sent), content="It waits").exists()
+
+
+def test_a_code_counts_only_for_the_packages_that_it_is_for(simulator: object) -> None:
+    carol = people.carol()
+    people.give_rupiah(carol, 275_000)
+    code = PromoCode.objects.create(code=ids.new("PRO").upper(), kind="rupiah", amount=50_000)
+    code.packages.add(Package.objects.get(slug="pro"))
+    client = signed_in(carol)
+    waiting = filled(
+        say(client, "It waits", htmx=True, model=simulated_model("sim-words-5")), action="/chat/checkouts"
+    )
+    answer = client.post("/chat/checkouts", {**waiting, "promo": code.code, "package": "pro"}, headers=HTMX)
+    assert words(answer).count(code.code) == 1
+    assert "Buy for Rp 150.000 and send" in words(answer)
+    assert "Buy for Rp 50.000 and send" in words(answer), "without the code, the others cost what they did"
+    form = filled(answer, action="/chat/purchases")
+    refused = client.post("/chat/purchases", {**form, "package": "starter"}, headers=HTMX)
+    assert (refused.status_code, Purchase.objects.filter(user=carol).count()) == (400, 0)
+    client.post("/chat/purchases", form, headers=HTMX)
+    assert Purchase.objects.get(user=carol).price_idr == 150_000
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        ({"promo": "NOTHING"}, "There is no such promo code."),
+        ({"quantity": "0"}, "Between 1 and 100 can be bought at once."),
+        ({"quantity": "many"}, "Between 1 and 100 can be bought at once."),
+        ({"quantity": "101", "promo": "\0"}, "Between 1 and 100 can be bought at once."),
+    ],
+)
+def test_an_order_that_does_not_hold_is_named_and_left_out(
+    order: dict[str, str], said: str, simulator: object
+) -> None:
+    carol = people.carol()
+    people.give_rupiah(carol, 275_000)
+    client = signed_in(carol)
+    waiting = filled(
+        say(client, "It waits", htmx=True, model=simulated_model("sim-words-5")), action="/chat/checkouts"
+    )
+    answer = client.post("/chat/checkouts", {**waiting, **order}, headers=HTMX)
+    assert said in words(answer)
+    assert "Buy for Rp 50.000 and send" in words(answer)
+    form = filled(answer, action="/chat/purchases")
+    assert (form["quantity"], form["promo"], form["text"]) == ("1", "", "It waits")
+
+
+def test_as_many_are_chosen_as_let_the_message_go_out(simulator: object) -> None:
+    carol = people.carol()
+    people.give_rupiah(carol, 120_000)
+    client, model = signed_in(carol), simulated_model("sim-words-5", rate=7_000)
+    refused = say(client, "It waits", htmx=True, model=model)
+    needed = int(filled(refused, action="/chat/purchases")["needed"])
+    assert 10_500 < needed <= 21_000, "the story wants two packages of the smallest"
+    form = filled(refused, action="/chat/purchases")
+    assert (form["package"], form["quantity"]) == ("starter", "2")
+    assert "Buy for Rp 100.000 and send" in words(refused)
+    client.post("/chat/purchases", form, headers=HTMX)
+    assert Message.objects.filter(user=carol, role="user", content="It waits").exists()
+
+
+def test_guessing_codes_in_the_dialog_is_counted(simulator: object, settings: Any) -> None:
+    settings.RATE_LIMITS = {**settings.RATE_LIMITS, "promo": rates.parsed("2/h/user")}
+    carol = people.carol()
+    people.give_rupiah(carol, 275_000)
+    client = signed_in(carol)
+    waiting = filled(
+        say(client, "It waits", htmx=True, model=simulated_model("sim-words-5")), action="/chat/checkouts"
+    )
+    answers = [
+        client.post("/chat/checkouts", {**waiting, "promo": f"GUESS{n}"}, headers=HTMX) for n in range(3)
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert "no such promo code" not in words(answers[2])
+    assert filled(answers[2], action="/chat/purchases")["text"] == "It waits"
+
+
+def test_the_packages_are_not_drawn_for_the_chats_of_others(simulator: object) -> None:
+    theirs = sessions.create(user=people.alice())
+    form = {"text": "It waits", "session": theirs.pk, "quantity": "2"}
+    assert signed_in(people.carol()).post("/chat/checkouts", form, headers=HTMX).status_code == 404
 
 
 def test_a_package_that_was_withdrawn_meanwhile_leaves_the_others(simulator: object) -> None:
