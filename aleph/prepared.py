@@ -131,28 +131,29 @@ class Update(Generic[M]):
         return compiler.as_sql(), fields, _converter(compiler, columns)
 
 
-def insert(*rows: models.Model, unless: Sequence[str] = ()) -> int:
-    """Write rows of one model, which bring their keys, in one statement; how many were written. Where the columns
-    `unless` hold the same already, a row is left out; the ORM's `ignore_conflicts` swallows broken constraints on SQLite,
+def insert(*rows: models.Model, unless_there: bool = False) -> int:
+    """Write rows of one model, which bring their keys, in one statement; how many were written. With `unless_there` a row
+    is left out where a unique index holds the same already; the ORM's `ignore_conflicts` swallows broken constraints on SQLite,
     too, and does not say what was written."""
     fields = rows[0]._meta.concrete_fields
     values = [
         field.get_db_prep_save(field.pre_save(row, add=True), connection) for row in rows for field in fields
     ]
     with connection.cursor() as cursor:
-        cursor.execute(_insertion(type(rows[0]), len(rows), tuple(unless)), values)
+        cursor.execute(_insertion(type(rows[0]), len(rows), unless_there), values)
         for row in rows:
             row._state.adding, row._state.db = False, connection.alias
         return int(cursor.rowcount)
 
 
 @cache
-def _insertion(model: type[models.Model], number: int, unless: tuple[str, ...]) -> str:
+def _insertion(model: type[models.Model], number: int, unless_there: bool) -> str:
     quoted = connection.ops.quote_name
     fields = model._meta.concrete_fields
     columns = ", ".join(quoted(str(field.column)) for field in fields)
     marks = ", ".join(["(" + ", ".join(["%s"] * len(fields)) + ")"] * number)
-    conflict = f" ON CONFLICT ({', '.join(map(quoted, unless))}) DO NOTHING" if unless else ""
+    # Without the columns: on PostgreSQL the index that holds a call once is that of its month.
+    conflict = " ON CONFLICT DO NOTHING" if unless_there else ""
     return f"INSERT INTO {quoted(model._meta.db_table)} ({columns}) VALUES {marks}{conflict}"  # noqa: S608
 
 

@@ -3,6 +3,9 @@
 Three passes in the order of ids, a batch at a time, so that it needs the same memory however much there is: over replies,
 over the holds that were made for replies, and over usage rows. The caller sees to it that all of them see one moment
 (`billing.audit.one_moment`). A fourth pass holds the rollups of usage rows against the rows.
+
+Where rows are not kept any more (`usage.retention`), replies and transfers are held against each other only, and what was
+charged for the rows that are gone is taken from the rollups.
 """
 
 from collections import defaultdict
@@ -14,6 +17,7 @@ from typing import Any, NamedTuple
 from django.db import connection
 from django.db.models import BooleanField, ExpressionWrapper, Model, Q, QuerySet
 
+from aleph import ids
 from billing.models import Transfer
 from chat import prompts
 from chat.models import Message
@@ -71,13 +75,21 @@ class Reconciliation:
         self.posts = Line()
         self.calls = Line()
         self.paid_calls = Line()
+        self.charged_in_months_gone = 0
+        self.rows_from = rollups.mark().rows_from
 
     def differences(self) -> Iterator[Difference]:
         for pass_ in (self._replies, self._holds, self._calls, self._rollups):
             yield from pass_()
-        sums = (self.replies.tokens + self.gone.tokens, self.posts.tokens, self.paid_calls.tokens)
+        self.charged_in_months_gone = rollups.charged_before(self.rows_from) if self.rows_from else 0
+        charged = self.paid_calls.tokens + self.charged_in_months_gone
+        sums = (self.replies.tokens + self.gone.tokens, self.posts.tokens, charged)
         if len(set(sums)) > 1:
             yield Difference("sums", "all", "replies {}, transfers {}, usage rows {}".format(*sums))
+
+    def _has_rows(self, public_id: str) -> bool:
+        """Whether the calls for what has this id are still kept."""
+        return self.rows_from is None or ids.moment_of(public_id) >= self.rows_from
 
     def _replies(self) -> Iterator[Difference]:
         has_text = ExpressionWrapper(~Q(content=""), output_field=BooleanField())
@@ -89,9 +101,11 @@ class Reconciliation:
             for reply in replies:
                 self.replies.add(reply.tokens_used)
                 resolution = resolutions.get(reply.hold_id)
-                yield from _calls_of_reply(reply, calls[reply.pk])
                 yield from _hold_of_reply(reply, holds.get(reply.hold_id), resolution)
-                yield from _charge_of_reply(reply, resolution, calls[reply.pk])
+                yield from _taken_for_reply(reply, resolution)
+                if self._has_rows(reply.pk):
+                    yield from _calls_of_reply(reply, calls[reply.pk])
+                    yield from _charge_of_reply(reply, resolution, calls[reply.pk])
 
     def _holds(self) -> Iterator[Difference]:
         all_holds = transfers().filter(kind=Transfer.Kind.REPLY, phase=Transfer.Phase.PENDING)
@@ -116,7 +130,7 @@ class Reconciliation:
                         )
                     paid = [call for call in calls[hold.reference] if call.transfer_id]
                     wanted = [call for call in paid if resolution_paid(resolution, call)]
-                    if len(wanted) != bool(taken) or paid != wanted:
+                    if self._has_rows(hold.pk) and (len(wanted) != bool(taken) or paid != wanted):
                         yield Difference(
                             "one usage row for what was paid",
                             hold.pk,
@@ -139,7 +153,8 @@ class Reconciliation:
                 if not call.transfer_id:
                     continue
                 post = posts.get(call.transfer_id)
-                self.paid_calls.add(taken_by(post))
+                if self.rows_from is None or call.created_at >= self.rows_from:
+                    self.paid_calls.add(taken_by(post))
                 if not taken_by(post) or post is None or post.reference != call.operation_id:
                     yield Difference(
                         "a paid call has its transfer",
@@ -193,13 +208,17 @@ def _hold_of_reply(reply: Any, hold: Transfer | None, resolution: Transfer | Non
         yield Difference("nothing is held for what is over", reply.pk, detail)
 
 
-def _charge_of_reply(
-    reply: Any, resolution: Transfer | None, calls: list[TokenUsage]
-) -> Iterator[Difference]:
+def _taken_for_reply(reply: Any, resolution: Transfer | None) -> Iterator[Difference]:
     taken = taken_by(resolution)
     if reply.tokens_used != taken:
         detail = f"was charged {reply.tokens_used}, and the books took {taken}"
         yield Difference("charged what the books took", reply.pk, detail)
+
+
+def _charge_of_reply(
+    reply: Any, resolution: Transfer | None, calls: list[TokenUsage]
+) -> Iterator[Difference]:
+    taken = taken_by(resolution)
     last = calls[-1] if calls else None
     used = 0
     if last is not None and reply.hold_id and reply.state in CHARGED and reply.has_text:

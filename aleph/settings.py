@@ -233,6 +233,7 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": 600},
     },
     "alerts": {"task": "aleph.tasks.tell_of_use", "schedule": 10.0, "options": {"expires": 10}},
+    "keep-months": {"task": "usage.tasks.keep_months", "schedule": 3600.0, "options": {"expires": 3600}},
     "learn": {"task": "usage.tasks.learn", "schedule": 60.0, "options": {"expires": 60}},
     "local models": {
         "task": "chat.tasks.look_for_local_models",
@@ -255,7 +256,8 @@ CELERY_BEAT_SCHEDULE = {
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "celerybeat-schedule")
 
 # Midnight as a default hour is meant (`usage.models.MIDNIGHT`); Django asks so whenever it happens to be midnight.
-SILENCED_SYSTEM_CHECKS = ["fields.W161"]
+# SQLite leaves out what an index of PostgreSQL's carries along.
+SILENCED_SYSTEM_CHECKS = ["fields.W161", "models.W040"]
 
 # People
 AUTH_USER_MODEL = "accounts.User"
@@ -311,6 +313,9 @@ SERVER_EMAIL = DEFAULT_FROM_EMAIL
 # A mail server that hangs must not hold up those who keep house for ever.
 EMAIL_TIMEOUT = 15
 EMAIL_SUBJECT_PREFIX = "[Aleph] "
+
+# How many days single calls are kept after the end of their month; what they add up to is kept for ever. 0: all of them.
+USAGE_RETENTION_DAYS = env.int("USAGE_RETENTION_DAYS", default=365)
 
 # Languages. With no wish of the reader it is Indonesian, as in the product's sources.
 LANGUAGE_CODE = "id"

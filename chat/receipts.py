@@ -29,11 +29,13 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """`call` is the usage row (with its price row) and `transfer` what resolved the hold; None where there is none."""
+    """`call` is the usage row (with its price row) and `transfer` what resolved the hold; None where there is none.
+    `is_past_keeping`: there was a call, and its counts are not kept any more."""
 
     reply: Message
     call: "reports.Call | None"
     transfer: "ledger.Transfer | None"
+    is_past_keeping: bool = False
 
     @property
     def lines(self) -> list[Line]:
@@ -77,7 +79,9 @@ class Receipt:
 def of_reply(user: User, reply_id: str) -> Receipt:
     """The receipt of one of the user's replies. Raises `NotFound`."""
     reply = sessions.reply(user, reply_id)
-    return Receipt(reply, reports.call_of(user, reply.pk), ledger.resolution_of(reply.hold_id))
+    call = reports.call_of(user, reply.pk)
+    is_gone = call is None and reports.is_past_keeping(reply.created_at)
+    return Receipt(reply, call, ledger.resolution_of(reply.hold_id), is_gone)
 
 
 def subjects(user: User, reply_ids: Collection[str]) -> dict[str, statements.Subject]:

@@ -46,6 +46,7 @@ def call_of(person: User | None, *, at: datetime | None = None, **differences: A
     }
     row = meter.record(**(said | differences))
     if at:
-        TokenUsage.objects.filter(pk=row.pk).update(created_at=at)
-        row.refresh_from_db()
+        usage_id = f"use_{ids.at(at)}"
+        TokenUsage.objects.filter(pk=row.pk).update(id=usage_id, created_at=at)
+        row = TokenUsage.objects.get(pk=usage_id)
     return row

@@ -102,7 +102,7 @@ def test_rows_are_inserted_together_and_once() -> None:
     two = [Session(id=f"cht_{number}", user=alice, title=f"{number}") for number in range(2)]
 
     assert insert(*two) == 2
-    assert insert(Session(id="cht_0", user=alice, title="again"), unless=("id",)) == 0
+    assert insert(Session(id="cht_0", user=alice, title="again"), unless_there=True) == 0
 
     assert list(Session.objects.filter(user=alice).order_by("id").values_list("title", flat=True)) == [
         "0",
@@ -115,6 +115,4 @@ def test_rows_are_inserted_together_and_once() -> None:
 
 def test_a_broken_constraint_is_no_row_that_is_there_already() -> None:
     with pytest.raises(Exception, match=r"(?i)constraint"), transaction.atomic():
-        insert(
-            TokenUsage(id="use_1", operation_id="x", charged_tokens=-1), unless=("operation_id", "attempt")
-        )
+        insert(TokenUsage(id="use_1", operation_id="x", charged_tokens=-1), unless_there=True)

@@ -197,10 +197,11 @@ class StatsView(APIView):
         tags=["usage"],
     )
     def get(self, request: Request) -> Response:
-        """All that you used, by operation and by model."""
+        """All that you used, by operation and by model. Single calls are kept for about a year; of days before that, whole
+        months are counted."""
         user = user_of(request)
         first, last = days_of(request)
-        found = history.tallies(user, Wanted(first=first, last=last))
+        found = history.tallies(user, first, last)
         whole = found.whole
         return Response(
             {
@@ -315,7 +316,7 @@ class UsageLogsView(APIView):
 def usage_of(user: User, timeframe: str) -> Response:
     days, last = TIMEFRAMES[timeframe], history.today(user)
     first = None if days is None else last - timedelta(days=days - 1)
-    found = history.tallies(user, Wanted(first=first))
+    found = history.tallies(user, first)
     whole = found.whole
     totals = {
         "calls": whole.calls,

@@ -5,24 +5,43 @@ us. A call whose price is not known counts in tokens and not in money; `unpriced
 """
 
 import zoneinfo
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from typing import Any
 
 from django.db.models import Count, Q, QuerySet, Sum
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
 from aleph.accounts.models import Membership, User
-from usage import reports
-from usage.models import TokenUsage
+from usage import reports, retention, rollups
+from usage.models import TokenUsage, UsageDay, UsageMonth
 from usage.reports import Page
 
 LOGGED = {"TRAINING": "training", "AUTO_RESPONSE": "auto_response"}
 """What a company's log calls the operations that it is about."""
 LOG_PAGE = 50
+
+
+SUMMED = {
+    "input": "input_tokens",
+    "output": "output_tokens",
+    "cached": "cache_read_tokens",
+    "reasoning": "reasoning_tokens",
+}
+SUMS_OF_ALL: dict[str, Any] = {
+    **{f"sum_{name}": Sum(column, default=0) for name, column in SUMMED.items()},
+    "sum_cost": Sum("total_cost_usd", default=Decimal(0)),
+}
+SUMS_OF_CALLS = SUMS_OF_ALL | {
+    "sum_calls": Count("id"),
+    "sum_unpriced": Count("id", filter=Q(total_cost_usd=None)),
+}
+SUMS_OF_MONTHS = SUMS_OF_ALL | {"sum_calls": Sum("calls"), "sum_unpriced": Sum("unpriced")}
+"""The same of what is added up, by days or by months."""
 
 
 @dataclass(slots=True)
@@ -85,32 +104,30 @@ class Log:
     tokens: dict[str, int] = field(default_factory=dict)
 
 
-def tallies(user: User, wanted: Wanted = EVERYTHING) -> Tallies:
-    rows = (
-        _calls(user, wanted)
-        .values("operation", "provider", "model")
-        .annotate(
-            calls=Count("id"),
-            input_sum=Sum("input_tokens"),
-            output_sum=Sum("output_tokens"),
-            cached=Sum("cache_read_tokens", default=0),
-            reasoning=Sum("reasoning_tokens", default=0),
-            cost=Sum("total_cost_usd"),
-            unpriced=Count("id", filter=Q(total_cost_usd=None)),
-        )
+def tallies(user: User, first: date | None = None, last: date | None = None) -> Tallies:
+    """The sums of days of the user, both included; without them, of all there are. Whole months are read as they are added
+    up; of months whose calls are gone there are only whole ones."""
+    parts = rollups.parts(
+        _midnight(user, first) if first else None,
+        _midnight(user, last + timedelta(days=1)) if last else None,
     )
+    rows = [row for since, until in parts.calls for row in _sums(_between(user, since, until), SUMS_OF_CALLS)]
+    if parts.months:
+        start, end = parts.months
+        months = UsageMonth.objects.filter(user=user, month__gte=start, month__lt=end)
+        rows += _sums(months, SUMS_OF_MONTHS)
     whole = Tally()
     by_operation: dict[str, Tally] = defaultdict(Tally)
     by_model: dict[tuple[str, str], Tally] = defaultdict(Tally)
     for row in rows:
         tally = Tally(
-            calls=row["calls"],
-            input_tokens=row["input_sum"],
-            output_tokens=row["output_sum"],
-            cached_tokens=row["cached"],
-            reasoning_tokens=row["reasoning"],
-            cost_usd=row["cost"] or Decimal(0),
-            unpriced=row["unpriced"],
+            calls=row["sum_calls"],
+            input_tokens=row["sum_input"],
+            output_tokens=row["sum_output"],
+            cached_tokens=row["sum_cached"],
+            reasoning_tokens=row["sum_reasoning"],
+            cost_usd=row["sum_cost"],
+            unpriced=row["sum_unpriced"],
         )
         for sums in (whole, by_operation[row["operation"]], by_model[row["provider"], row["model"]]):
             sums.add(tally)
@@ -129,27 +146,30 @@ def page(user: User, wanted: Wanted, *, limit: int, before: str = "") -> Page:
 def by_day(user: User, first: date, last: date) -> list[tuple[date, Tally]]:
     """The sums of each day, those without calls included, oldest first."""
     days = {first + timedelta(days=nth): Tally() for nth in range((last - first).days + 1)}
-    rows = (
-        _calls(user, Wanted(first=first, last=last))
-        .annotate(day=TruncDate("created_at", tzinfo=_zone(user)))
-        .values("day")
-        .annotate(
-            calls=Count("id"),
-            input_sum=Sum("input_tokens"),
-            output_sum=Sum("output_tokens"),
-            cost=Sum("total_cost_usd"),
-            unpriced=Count("id", filter=Q(total_cost_usd=None)),
-        )
-    )
-    for row in rows:
-        days[row["day"]] = Tally(
-            calls=row["calls"],
-            input_tokens=row["input_sum"],
-            output_tokens=row["output_sum"],
-            cost_usd=row["cost"] or Decimal(0),
-            unpriced=row["unpriced"],
-        )
+    since, until = _midnight(user, first), _midnight(user, last + timedelta(days=1))
+    rows_from = retention.kept_from()
+    if rows_from and since < rows_from:
+        gone = UsageDay.objects.filter(user=user, day__gte=first, day__lte=last, day__lt=rows_from.date())
+        _add_days(days, gone.values("day").annotate(**SUMS_OF_MONTHS))
+        since = rows_from
+    zone = TruncDate("created_at", tzinfo=_zone(user))
+    kept = _between(user, since, until).annotate(day=zone)
+    _add_days(days, kept.values("day").annotate(**SUMS_OF_CALLS))
     return list(days.items())
+
+
+def _add_days(days: dict[date, Tally], rows: QuerySet[Any, Any]) -> None:
+    for row in rows:
+        # The first calls that are kept may have been made on the day before, in the user's time zone.
+        days.get(row["day"], Tally()).add(
+            Tally(
+                calls=row["sum_calls"],
+                input_tokens=row["sum_input"],
+                output_tokens=row["sum_output"],
+                cost_usd=row["sum_cost"],
+                unpriced=row["sum_unpriced"],
+            )
+        )
 
 
 def summed(days: Iterable[tuple[date, Tally]], *, by: str) -> list[tuple[date, Tally]]:
@@ -171,14 +191,37 @@ def today(user: User) -> date:
 def log(user: User, *, kind: str = "", before: str = "") -> Log:
     """The log of training and answering: of the companies whose administrator the user is all of it, else his own part.
     `kind` is one of `LOGGED`, "" for both. Raises `reports.InvalidCursor`."""
-    companies = Membership.objects.filter(user=user, role=Membership.Role.ADMIN).values("company")
-    logged = TokenUsage.objects.filter(Q(company__in=companies) | Q(user=user), operation__in=LOGGED.values())
-    sums = dict(logged.values_list("operation").annotate(Sum("total_tokens")))
+    companies = Membership.objects.filter(user=user, role=Membership.Role.ADMIN).values_list(
+        "company", flat=True
+    )
+    whose = Q(company__in=list(companies)) | Q(user=user)
+    logged = TokenUsage.objects.filter(whose, operation__in=LOGGED.values())
+    parts = rollups.parts(None, None)
+    sums: Counter[str] = Counter()
+    for since, _open in parts.calls:
+        sums.update(_tokens_by_operation(logged.filter(created_at__gte=since)))
+    if parts.months:
+        start, end = parts.months
+        months = UsageMonth.objects.filter(whose, operation__in=LOGGED.values())
+        sums.update(_tokens_by_operation(months.filter(month__gte=start, month__lt=end)))
     wanted = logged.filter(operation=LOGGED[kind]) if kind else logged
     return Log(
         reports.page(wanted, limit=LOG_PAGE, before=before),
-        {name: sums.get(operation, 0) for name, operation in LOGGED.items()},
+        {name: sums[operation] for name, operation in LOGGED.items()},
     )
+
+
+def _tokens_by_operation(rows: QuerySet[Any]) -> dict[str, int]:
+    return dict(rows.values_list("operation").annotate(tokens=Sum("total_tokens")))
+
+
+def _sums(rows: QuerySet[Any], sums: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(rows.values("operation", "provider", "model").annotate(**sums))
+
+
+def _between(user: User, since: datetime, until: datetime | None) -> QuerySet[TokenUsage]:
+    calls = TokenUsage.objects.filter(user=user, created_at__gte=since)
+    return calls if until is None else calls.filter(created_at__lt=until)
 
 
 def _calls(user: User, wanted: Wanted) -> QuerySet[TokenUsage]:

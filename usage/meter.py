@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from aleph import ids
 from aleph.prepared import insert
-from usage import budgets, calibration, pricing
+from usage import budgets, calibration, partitions, pricing
 from usage.calibration import Lesson
 from usage.counts import Counts
 from usage.models import ModelPrice, TokenUsage
@@ -30,6 +30,9 @@ log = structlog.get_logger(__name__)
 
 Status = TokenUsage.Status
 Source = TokenUsage.Source
+
+AGAIN_WITHIN = timedelta(days=2)
+"""How long after its first time an attempt may come to be recorded again."""
 
 DEEPEST = 6
 """Levels of metadata that are kept."""
@@ -70,8 +73,9 @@ def record(
         provider, model, started_at, requested=requested_model, input_tokens=counts.input_tokens
     )
     cost = pricing.cost(price, counts)
+    now = timezone.now()
     row = TokenUsage(
-        id=ids.new("use"),
+        id=f"use_{ids.at(now)}",
         user_id=user_id,
         company_id=company_id,
         operation=operation,
@@ -104,11 +108,11 @@ def record(
         charged_tokens=charged_tokens,
         charged_idr_thousandths=charged_tokens * (value_idr_per_1k or 0),
         metadata=_storable(dict(metadata or {})),
-        created_at=timezone.now(),
+        created_at=now,
     )
     if lesson is not None and calibration.is_counted(row):
         row.metadata["sizes"] = lesson.noted()
-    if insert(row, unless=("operation_id", "attempt")):
+    if not _is_of_last_month(row) and insert(row, unless_there=True):
         transaction.on_commit(partial(_say, row), robust=True)
         return row
     return TokenUsage.objects.get(operation_id=operation_id, attempt=attempt)
@@ -187,6 +191,16 @@ def _say(row: TokenUsage) -> None:
         log.warning("a call has no price", usage_id=row.pk, provider=row.provider, model=row.model)
     if row.flagged:
         log.warning("the counts of a call disagree", usage_id=row.pk, provider=row.provider, model=row.model)
+
+
+def _is_of_last_month(row: TokenUsage) -> bool:
+    """Whether its attempt was recorded just before the month turned. On PostgreSQL the index that holds an attempt once is
+    that of one month (`usage.partitions`)."""
+    before = row.created_at - AGAIN_WITHIN
+    if partitions.month_of(before) == partitions.month_of(row.created_at):
+        return False
+    same = TokenUsage.objects.filter(operation_id=row.operation_id, attempt=row.attempt)
+    return same.filter(created_at__gte=before).exists()
 
 
 def _text(field: str, value: str) -> str:

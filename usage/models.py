@@ -264,6 +264,16 @@ class PriceProposal(UnitPrices):
         ]
 
 
+class TimeIndex(models.Index):
+    """An index on the time of rows that are stored in the order of their time: by ranges of blocks on PostgreSQL, 48 kB for
+    ten million rows."""
+
+    def create_sql(self, model: Any, schema_editor: Any, using: str = "", **kwargs: Any) -> Any:
+        if schema_editor.connection.vendor == "postgresql":
+            using = " USING brin"
+        return super().create_sql(model, schema_editor, using=using, **kwargs)
+
+
 class TokenUsage(models.Model):
     """One call to a provider. The classes of tokens are disjoint; null means that nobody said, never 0."""
 
@@ -288,7 +298,12 @@ class TokenUsage(models.Model):
         verbose_name=_("user"),
     )
     company = models.ForeignKey(
-        Company, on_delete=models.SET_NULL, null=True, related_name="+", verbose_name=_("company")
+        Company,
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+        db_index=False,
+        verbose_name=_("company"),
     )
     operation = models.CharField(_("operation"), max_length=40)
     operation_id = models.CharField(_("operation id"), max_length=64)
@@ -345,7 +360,37 @@ class TokenUsage(models.Model):
     class Meta:
         verbose_name = _("call")
         verbose_name_plural = _("calls")
-        indexes = [models.Index(fields=["user", "-created_at"], name="usage_by_user")]
+        indexes = [
+            # With what a person's pages add up, so that they need not fetch rows that lie far apart: ten times as fast for
+            # who calls often, for a gigabyte to ten million calls. Databases without such indexes have the two columns.
+            models.Index(
+                fields=["user", "-created_at"],
+                include=[
+                    "id",
+                    "operation",
+                    "label",
+                    "requested_model",
+                    "input_tokens",
+                    "output_tokens",
+                    "total_tokens",
+                    "total_cost_usd",
+                    "charged_tokens",
+                ],
+                name="usage_by_user",
+            ),
+            TimeIndex(fields=["created_at"], name="usage_by_time"),
+            models.Index(
+                fields=["company", "-created_at"], condition=Q(company__isnull=False), name="usage_by_company"
+            ),
+            # What staff look for is rare, and a call that is as it should be stands in none of these.
+            models.Index(fields=["-id"], condition=Q(flagged=True), name="usage_flagged"),
+            models.Index(
+                fields=["status", "-id"], condition=~Q(status="complete"), name="usage_not_complete"
+            ),
+            models.Index(
+                fields=["source", "-id"], condition=~Q(source="reported"), name="usage_not_reported"
+            ),
+        ]
         constraints = [
             models.UniqueConstraint(fields=["operation_id", "attempt"], name="usage_once_per_attempt"),
             models.CheckConstraint(
@@ -517,21 +562,57 @@ class UsageDay(Sums):
     )
 
     class Meta:
-        indexes = [models.Index(fields=["day"], name="usageday_by_day")]
+        indexes = [
+            models.Index(fields=["day"], name="usageday_by_day"),
+            models.Index(fields=["user", "day"], name="usageday_by_user"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.day} {self.user_id}"
+
+
+class UsageMonth(Sums):
+    """The calls of one person in one month of UTC, by company, operation, provider and model: what is left of them when
+    they are not kept any more. Written by `usage.rollups` only."""
+
+    month = models.DateField()
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+        db_index=False,
+    )
+    company = models.ForeignKey(
+        Company, on_delete=models.SET_NULL, null=True, related_name="+", db_index=False
+    )
+    operation = models.CharField(max_length=40)
+    provider = models.CharField(max_length=40)
+    model = models.CharField(max_length=120)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["user", "month"], name="usagemonth_by_user"),
+            models.Index(fields=["month"], name="usagemonth_by_month"),
+            models.Index(
+                fields=["company", "month"], condition=Q(company__isnull=False), name="usagemonth_by_company"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.month:%Y-%m} {self.user_id} {self.provider} {self.model}"
 
 
 class RollupMark(models.Model):
     """How far the rollups have come: all calls recorded before these moments are added up. One row,
     opened by a migration.
 
-    Calls from before `rows_from` are not kept any more; only their sums are.
+    Calls from before `rows_from`, the beginning of a month of UTC, are not kept any more; only their sums are.
     """
 
     hours_to = models.DateTimeField()
     days_to = models.DateTimeField()
+    months_to = models.DateTimeField(default=datetime(2020, 1, 1, tzinfo=UTC))
     rows_from = models.DateTimeField(null=True)
 
     class Meta:

@@ -1,11 +1,21 @@
 """What usage keeps about a person: counts, prices and times, never a word."""
 
 from aleph.personal import Kept
-from usage.models import Budget, BudgetEntry, BudgetPeriod, ReportedCall, TokenUsage, UnusualUse, UsageDay
+from usage.models import (
+    Budget,
+    BudgetEntry,
+    BudgetPeriod,
+    ReportedCall,
+    TokenUsage,
+    UnusualUse,
+    UsageDay,
+    UsageMonth,
+)
 
 TABLES = [
     Kept("calls", TokenUsage),
     Kept("days", UsageDay),
+    Kept("months", UsageMonth),
     Kept("reported_calls", ReportedCall),
     Kept("unusual_days", UnusualUse),
     Kept("budgets", Budget, erased="deleted"),

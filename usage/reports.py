@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy
 
 from aleph.accounts.models import User
 from aleph.problems import InvalidRequest
+from usage import retention
 from usage.models import TokenUsage, name_for_people
 
 Call = TokenUsage
@@ -62,6 +63,12 @@ def call_of(user: User, operation_id: str) -> Call | None:
     """The user's last call for this operation, with the price it was made at; None where there was none."""
     calls = _calls_of(user).filter(operation_id=operation_id).select_related("price")
     return calls.order_by("-attempt").first()
+
+
+def is_past_keeping(moment: datetime) -> bool:
+    """Whether the single calls of a moment are not kept any more."""
+    rows_from = retention.kept_from()
+    return rows_from is not None and moment < rows_from
 
 
 def models_by_transfer(user: User, *, since: datetime, until: datetime) -> dict[str, str]:

@@ -1,15 +1,17 @@
 """Sums of calls by hour and by day, so that reports on everybody need not read every call. A door of this app.
 
-`UsageHour` tells hours by company, operation, provider and model; `UsageDay` tells days of UTC by person. Only this
-module writes them. An hour is added up once it has been over for `LAG`; whatever came since stands in the rows, and a
+`UsageHour` tells hours by company, operation, provider and model; `UsageDay` tells days of UTC by person; `UsageMonth`
+tells months of UTC by person and by all the rest. Only this module writes them. An hour is added up once it has been over for `LAG`; whatever came since stands in the rows, and a
 report adds both (`hours_since`). Each step replaces one period and notes how far the rollups have come, in one
-transaction: to run it twice, or two at once, changes nothing.
+transaction: to run it twice, or two at once, changes nothing. Calls from before `RollupMark.rows_from` are gone, or will
+be (`usage.retention`): their sums stay as they are for ever.
 
 Whoever writes a call of an earlier time, or changes one, says so with `due`.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Any
@@ -19,7 +21,7 @@ from django.db.models import Count, Min, Q, QuerySet, Sum
 from django.db.models.functions import TruncDate, TruncHour
 from django.utils import timezone
 
-from usage.models import RollupDue, RollupMark, TokenUsage, UsageDay, UsageHour
+from usage.models import RollupDue, RollupMark, TokenUsage, UsageDay, UsageHour, UsageMonth
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 LAG = timedelta(minutes=5)
@@ -42,6 +44,7 @@ TIMED = ("first_token_ms", "latency_ms")
 COUNTERS = ("calls", "failed", "interrupted", "estimated", "flagged", "unpriced")
 TIMED_CALLS = ("first_token_calls", "latency_calls")
 BY_HOUR = ("company_id", "operation", "provider", "model", "label")
+BY_MONTH = ("user_id", "company_id", "operation", "provider", "model")
 SUMS: dict[str, Any] = {
     "calls": Count("id"),
     "failed": Count("id", filter=Q(status=TokenUsage.Status.FAILED)),
@@ -76,9 +79,26 @@ def due(moments: Iterable[datetime]) -> None:
     RollupDue.objects.bulk_create([RollupDue(hour=hour) for hour in hours])
 
 
-def rebuild(*, since: datetime, until: datetime) -> int:
-    """Add up every hour of this time anew, as far as its calls are kept; the number of hours with anything in them."""
-    first = max(hour_of(since), mark().rows_from or BEGINNING)
+class RowsGone(Exception):
+    """The calls of this time are not kept any more, so nothing can be added up again. Holds where they begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A time in parts: months that are added up, from `first` to before `end` (None: no month), and what lies beside
+    them, which is to be read from the calls."""
+
+    months: tuple[date, date] | None
+    calls: Sequence[tuple[datetime, datetime | None]]
+
+
+def rebuild(*, since: datetime | None, until: datetime) -> int:
+    """Add up every hour of this time anew; the number of hours with anything in them. None: from where calls are kept.
+    Raises `RowsGone` for a time before that, whose sums would be lost."""
+    kept_from = mark().rows_from or BEGINNING
+    if since is not None and since < kept_from:
+        raise RowsGone(kept_from)
+    first = hour_of(since or kept_from)
     rows = TokenUsage.objects.filter(created_at__gte=first, created_at__lt=until)
     found = set(rows.annotate(at=TruncHour("created_at", tzinfo=UTC)).values_list("at", flat=True).distinct())
     found |= set(added_up(first, until).values_list("hour", flat=True).distinct())
@@ -86,6 +106,23 @@ def rebuild(*, since: datetime, until: datetime) -> int:
     while _step():
         pass
     return len(found)
+
+
+def parts(since: datetime | None, until: datetime | None) -> Parts:
+    """How to sum up the calls of a time (None: open) with few rows to read. Where calls are gone, a month that the time
+    begins in counts as a whole."""
+    reached = mark()
+    rows_from = reached.rows_from or BEGINNING
+    since = max(since or BEGINNING, BEGINNING)
+    first = month_of(since)
+    if first < since and since >= rows_from:
+        first = month_after(first)
+    end = reached.months_to if until is None else min(reached.months_to, month_of(until))
+    since = max(since, rows_from)
+    if first >= end:
+        return Parts(None, [(since, until)])
+    before = [(since, first)] if since < first else []
+    return Parts((first.date(), end.date()), [*before, (max(end, rows_from), until)])
 
 
 def added_up(since: datetime, until: datetime) -> QuerySet[UsageHour]:
@@ -133,6 +170,12 @@ def people(since: date, until: date) -> dict[int, dict[str, Any]]:
     return {row["user_id"]: _named(row) for row in rows}
 
 
+def charged_before(moment: datetime) -> int:
+    """The tokens that were charged for calls of the months before a moment, as they are added up."""
+    months = UsageMonth.objects.filter(month__lt=moment.date())
+    return int(months.aggregate(sum=Sum("charged_tokens", default=0))["sum"])
+
+
 def mark() -> RollupMark:
     """How far the rollups have come."""
     return RollupMark.objects.get(pk=1)
@@ -153,6 +196,15 @@ def differences() -> Iterator[str]:
             lambda key: key[0] in waiting,
         )
     changed_days = {hour.date() for hour in waiting}
+    month, changed_months = month_of(first), {month_of(hour).date() for hour in waiting}
+    while month < reached.months_to:
+        yield from _compared(
+            map(_named, _calls(month, month_after(month)).order_by().values(*BY_MONTH).annotate(**SUMS)),
+            UsageMonth.objects.filter(month=month.date()),
+            BY_MONTH,
+            lambda _key, month=month: month.date() in changed_months,  # type: ignore[misc]
+        )
+        month = month_after(month)
     for start in _slices(first, reached.days_to):
         end = min(start + SLICE, reached.days_to)
         by_day = _calls(start, end).annotate(day=TruncDate("created_at", tzinfo=UTC)).order_by()
@@ -172,12 +224,23 @@ def day_of(moment: datetime) -> datetime:
     return hour_of(moment).replace(hour=0)
 
 
+def month_of(moment: datetime) -> datetime:
+    return day_of(moment).replace(day=1)
+
+
+def month_after(month: datetime) -> datetime:
+    return (month + 31 * DAY).replace(day=1)
+
+
 def _step() -> bool:
-    """Write the hours of a day at most, or a day of people, or pass over a time without calls. False if there is nothing
-    to do."""
+    """Write the hours of a day at most, or a day or month of people, or pass over a time without calls. False if there is
+    nothing to do."""
     over = timezone.now() - LAG
     with transaction.atomic():
         reached = RollupMark.objects.select_for_update().get(pk=1)
+        if reached.rows_from:
+            # What happened to calls that are gone, or going, is not added up.
+            RollupDue.objects.filter(hour__lt=reached.rows_from).delete()
         changed = RollupDue.objects.filter(hour__lt=reached.hours_to).order_by("hour").first()
         if changed is not None:
             day = day_of(changed.hour)
@@ -189,6 +252,10 @@ def _step() -> bool:
             if changed.hour < reached.days_to:
                 _write_day(day)
             RollupDue.objects.filter(pk__in=seen).delete()
+            month = month_of(day)
+            more = RollupDue.objects.filter(hour__gte=month, hour__lt=month_after(month))
+            if month < reached.months_to and not more.exists():
+                _write_month(month)
         elif reached.hours_to < hour_of(over):
             first = _first_call(reached.hours_to, hour_of(over))
             reached.hours_to = hour_of(over)
@@ -203,6 +270,13 @@ def _step() -> bool:
                 reached.days_to = day_of(first) + DAY
                 _write_day(day_of(first))
             reached.save(update_fields=["days_to"])
+        elif reached.months_to < month_of(reached.days_to):
+            first = _first_call(reached.months_to, month_of(reached.days_to))
+            reached.months_to = month_of(reached.days_to)
+            if first is not None:
+                reached.months_to = month_after(month_of(first))
+                _write_month(month_of(first))
+            reached.save(update_fields=["months_to"])
         else:
             return False
     return True
@@ -231,6 +305,20 @@ def _write_day(start: datetime) -> None:
     UsageDay.objects.bulk_create([UsageDay(day=start.date(), **row) for row in rows], batch_size=1000)
 
 
+def _write_month(start: datetime) -> None:
+    """One statement, within the database: a month has as many rows as people use models."""
+    UsageMonth.objects.filter(month=start.date()).delete()
+    sums = _calls(start, month_after(start)).order_by().values(*BY_MONTH).annotate(**SUMS)
+    quoted = connection.ops.quote_name
+    columns = ", ".join(quoted(name) for name in ("month", *BY_MONTH, *_named(dict.fromkeys(SUMS))))
+    sql, params = sums.values_list(*BY_MONTH, *SUMS).query.sql_with_params()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {quoted(UsageMonth._meta.db_table)} ({columns}) SELECT %s, sums.* FROM ({sql}) AS sums",  # noqa: S608
+            [connection.ops.adapt_datefield_value(start.date()), *params],
+        )
+
+
 def _calls(since: datetime, until: datetime) -> QuerySet[TokenUsage]:
     return TokenUsage.objects.filter(created_at__gte=since, created_at__lt=until)
 
@@ -255,8 +343,10 @@ def _named(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _first_day() -> datetime:
     """The day of the oldest call or sum there is; now where there are none."""
+    # By the id, which has an index that is in order; ids and moments tell the same day but for seconds.
+    row = TokenUsage.objects.order_by("pk").values_list("created_at", flat=True).first()
     oldest = [
-        TokenUsage.objects.aggregate(at=Min("created_at"))["at"],
+        row and row - DAY,
         UsageHour.objects.aggregate(at=Min("hour"))["at"],
     ]
     return day_of(min((moment for moment in oldest if moment is not None), default=timezone.now()))

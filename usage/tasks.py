@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from usage import calibration, rollups, unusual
+from usage import calibration, partitions, retention, rollups, unusual
 
 
 @shared_task(name="usage.tasks.add_up")
@@ -18,3 +18,9 @@ def learn() -> None:
 @shared_task(name="usage.tasks.look_for_unusual_use")
 def look_for_unusual_use() -> None:
     unusual.look()
+
+
+@shared_task(name="usage.tasks.keep_months")
+def keep_months() -> None:
+    partitions.prepare()
+    retention.clean_up()

@@ -40,6 +40,8 @@ class Command(BaseCommand):
             "usage rows": (books.calls.rows, None),
             "  paid": _figures(books.paid_calls),
         }
+        if books.rows_from:
+            lines[f"  before {books.rows_from:%Y-%m-%d}"] = (0, books.charged_in_months_gone)
         self.stdout.write(f"{'':<26}{'rows':>14}{'tokens':>18}")
         for name, (rows, tokens) in lines.items():
             self.stdout.write(f"{name:<26}{rows:>14,}{'' if tokens is None else f'{tokens:,}':>18}")

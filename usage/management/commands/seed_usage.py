@@ -2,9 +2,10 @@
 and to measure them. Nobody was charged for them: they have no transfers, and no replies belong to them."""
 
 import itertools
+import json
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -31,8 +32,14 @@ MODELS = (
 """Provider, id, name for people, Aleph tokens for 1,000, and how often it is asked."""
 BUSY = (1, 1, 1, 1, 1, 2, 4, 7, 10, 12, 12, 10, 9, 11, 12, 11, 10, 8, 7, 8, 9, 7, 4, 2)
 """How much is asked in each hour of a day in Jakarta."""
+OPERATIONS = ("chat_message", "title", "editor_assist", "training", "auto_response")
+OFTEN = (80, 9, 7, 2, 2)
 VALUE_IDR_PER_1K = 4762
+KINDS = 20_000
+"""Different calls that are drawn."""
 BATCH = 20_000
+DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+PAIRS = [high + low for high in DIGITS for low in DIGITS]
 
 
 class Command(BaseCommand):
@@ -53,10 +60,11 @@ class Command(BaseCommand):
         dice = random.Random(options["seed"])  # noqa: S311
         people = self._people(dice, options["people"], options["days"])
         moments = self._moments(dice, options["rows"], options["days"])
-        rows = self._rows(dice, people, moments)
+        write = writer(self._kinds(dice))
+        calls = self._calls(dice, people, moments)
         written = 0
-        while batch := list(itertools.islice(rows, BATCH)):
-            insert(batch)
+        while batch := list(itertools.islice(calls, BATCH)):
+            write(batch)
             written += len(batch)
         now = timezone.now()
         rollups.due(now - timedelta(hours=back) for back in range((options["days"] + 1) * 24))
@@ -85,65 +93,112 @@ class Command(BaseCommand):
             calls = int(share) - before
             yield from sorted(hour + timedelta(seconds=dice.random() * 3600) for _nth in range(calls))
 
-    def _rows(
+    def _calls(
         self, dice: random.Random, people: list[int], moments: Iterator[datetime]
-    ) -> Iterator[TokenUsage]:
+    ) -> Iterator[tuple[str, int, str, datetime, int]]:
+        """Id, person, operation, moment, and which kind of call it is: to draw every one of millions by itself takes longer
+        than the database needs to store them."""
+        number = len(people)
+        for nth, moment in enumerate(moments):
+            stamp = f"{time_of_ulid(moment)}{dice.getrandbits(64):016X}"
+            # The first ones of a list are the ones who come every day.
+            user_id = people[int(number * dice.random() ** 2)]
+            yield f"use_{stamp}", user_id, f"seed_{nth}_{stamp}", moment, int(dice.random() * KINDS)
+
+    def _kinds(self, dice: random.Random) -> list[dict[str, Any]]:
+        """What calls have in common, drawn so often that nobody sees it."""
         at = datetime.now(UTC)
         prices = {model[1]: pricing.price_at(model[0], model[1], at) for model in MODELS}
         often = [model[-1] for model in MODELS]
-        for nth, moment in enumerate(moments):
+        kinds = []
+        for _nth in range(KINDS):
             provider, model, label, rate, _often = dice.choices(MODELS, often)[0]
+            price = prices[model]
             counts = Counts(
                 fresh_input=int(dice.lognormvariate(6, 1)) + 8,
                 cache_read=int(dice.lognormvariate(6, 1)) if dice.random() < 0.3 else 0,
                 visible_output=int(dice.lognormvariate(5.5, 0.9)) + 1,
             )
-            cost = pricing.cost(prices[model], counts)
+            cost = pricing.cost(price, counts)
             is_failed = dice.random() < 0.01
             charged = 0 if is_failed else -(-(counts.input_tokens + counts.output_tokens) * rate // 1000)
             first_ms = int(dice.lognormvariate(6.5, 0.5))
-            yield TokenUsage(
-                id=f"use_{ids.at(moment)}",
-                # The first ones of a list are the ones who come every day.
-                user_id=people[int(len(people) * dice.random() ** 2)],
-                operation="chat_message",
-                operation_id=f"seed_{nth}_{ids.at(moment)}",
-                provider=provider,
-                model=model,
-                requested_model=model,
-                label=label,
-                fresh_input_tokens=counts.fresh_input,
-                cache_read_tokens=counts.cache_read,
-                visible_output_tokens=counts.visible_output,
-                input_tokens=counts.input_tokens,
-                output_tokens=counts.output_tokens,
-                total_tokens=counts.input_tokens + counts.output_tokens,
-                price=prices[model],
-                input_cost_usd=cost.input_usd,
-                output_cost_usd=cost.output_usd,
-                total_cost_usd=cost.total_usd,
-                charged_tokens=charged,
-                charged_idr_thousandths=charged * VALUE_IDR_PER_1K,
-                status=TokenUsage.Status.FAILED if is_failed else TokenUsage.Status.COMPLETE,
-                source=TokenUsage.Source.REPORTED,
-                first_token_ms=first_ms,
-                latency_ms=first_ms + counts.output_tokens * 12,
-                created_at=moment,
+            kinds.append(
+                {
+                    "operation": dice.choices(list(OPERATIONS), OFTEN)[0],
+                    "attempt": 1,
+                    "provider": provider,
+                    "model": model,
+                    "requested_model": model,
+                    "label": label,
+                    "fresh_input_tokens": counts.fresh_input,
+                    "cache_read_tokens": counts.cache_read,
+                    "visible_output_tokens": counts.visible_output,
+                    "input_tokens": counts.input_tokens,
+                    "output_tokens": counts.output_tokens,
+                    "total_tokens": counts.input_tokens + counts.output_tokens,
+                    "price_id": price.pk if price else None,
+                    "unit_prices": price.snapshot if price else None,
+                    "input_cost_usd": cost.input_usd,
+                    "output_cost_usd": cost.output_usd,
+                    "total_cost_usd": cost.total_usd,
+                    "charged_tokens": charged,
+                    "charged_idr_thousandths": charged * VALUE_IDR_PER_1K,
+                    "status": TokenUsage.Status.FAILED if is_failed else TokenUsage.Status.COMPLETE,
+                    "source": TokenUsage.Source.ESTIMATED
+                    if dice.random() < 0.03
+                    else TokenUsage.Source.REPORTED,
+                    "flagged": dice.random() < 0.001,
+                    "first_token_ms": first_ms,
+                    "latency_ms": first_ms + counts.output_tokens * 12,
+                    "transfer_id": "",
+                    "metadata": {},
+                }
             )
+        return kinds
 
 
-def insert(rows: list[TokenUsage]) -> None:
-    """As quickly as the database takes them: COPY on PostgreSQL."""
+def writer(kinds: list[dict[str, Any]]) -> Callable[[list[tuple[str, int, str, datetime, int]]], None]:
+    """What stores calls as quickly as the database takes them: COPY on PostgreSQL, of lines whose ends are known."""
+
+    def insert(calls: list[tuple[str, int, str, datetime, int]]) -> None:
+        TokenUsage.objects.bulk_create(
+            TokenUsage(id=pk, user_id=user, operation_id=operation, created_at=at, **kinds[kind])
+            for pk, user, operation, at, kind in calls
+        )
+
+    def copy(calls: list[tuple[str, int, str, datetime, int]]) -> None:
+        lines = [
+            f"{pk}\t{user}\t{operation}\t{at.isoformat()}\t{ends[kind]}\n"
+            for pk, user, operation, at, kind in calls
+        ]
+        with connection.cursor() as cursor, cursor.copy(statement) as copying:
+            copying.write("".join(lines))
+
     if connection.vendor != "postgresql":
-        TokenUsage.objects.bulk_create(rows)
-        return
-    fields = TokenUsage._meta.concrete_fields
-    names = ", ".join(f'"{field.column}"' for field in fields)
-    with (
-        connection.cursor() as cursor,
-        cursor.copy(f"COPY {TokenUsage._meta.db_table} ({names}) FROM STDIN") as copy,
-    ):
-        for row in rows:
-            copy.write_row(
-                [field.get_db_prep_save(getattr(row, field.attname), connection) for field in fields]
-            )
+        return insert
+    shared = list(kinds[0])
+    names = ", ".join(f'"{name}"' for name in ("id", "user_id", "operation_id", "created_at", *shared))
+    statement = f"COPY {TokenUsage._meta.db_table} ({names}) FROM STDIN"
+    ends = ["\t".join(_spelled(kind[name]) for name in shared) for kind in kinds]
+    return copy
+
+
+def time_of_ulid(moment: datetime) -> str:
+    """The first ten characters of a ULID of this moment."""
+    rest, said = int(moment.timestamp() * 1000), ""
+    for _nth in range(5):
+        rest, pair = divmod(rest, 1024)
+        said = PAIRS[pair] + said
+    return said
+
+
+def _spelled(value: Any) -> str:
+    """A value as COPY reads it."""
+    match value:
+        case None:
+            return "\\N"
+        case dict():
+            return json.dumps(value)
+        case _:
+            return str(value)
