@@ -89,6 +89,40 @@ def test_less_than_one_reservation_in_a_thousand_is_too_small(times: float) -> N
     assert held.count(False) < 5
 
 
+VOCABULARIES: dict[str, dict[str, float]] = {
+    "as it was measured": dict.fromkeys(KINDS, 1),
+    "far larger counts": dict.fromkeys(KINDS, 1.6),
+    "other by kind": {"english": 1.1, "indonesian": 1.6, "code": 1.3, "chinese": 0.8, "json": 1.2},
+    "good at English alone": dict.fromkeys(KINDS, 1.5) | {"english": 0.9},
+}
+
+
+@pytest.mark.parametrize("vocabulary", VOCABULARIES)
+@pytest.mark.parametrize("added", [(4, 3), (8, 24)])
+def test_of_mixed_conversations_less_than_one_in_a_thousand_is_above_its_reservation(
+    vocabulary: str, added: tuple[int, int]
+) -> None:
+    """From the first call of a model on, that nobody knows yet: prompts of one to eight texts of any kinds, with what a
+    chat format adds for each message and for each request."""
+    times, chance = VOCABULARIES[vocabulary], random.Random(11)
+    every = [(kind, *text) for part in ("learn", "judge") for kind in KINDS for text in texts(part, kind)]
+    weights = {text: estimate.sizes(text) for _kind, _tokens, text in every}
+    known: dict[tuple[str, str], Calibration] = {}
+    too_small = 0
+    for _call in range(5000):
+        said = chance.choices(every, k=chance.choice((1, 1, 1, 2, 3, 5, 8)))
+        counted = sum(round(tokens * times[kind]) for kind, tokens, _text in said)
+        counted += added[0] * len(said) + added[1]
+        sizes = estimate.together(weights[text] for _kind, _tokens, text in said)
+        measure = calibration._measure(MODEL, known)
+        too_small += counted > measure.at_most(sizes) + estimate.format_at_most(len(said))
+        seen = calibration.observe(sizes, counted - estimate.format_tokens(len(said)), measure)
+        if seen is not None:
+            key = (MODEL, seen.kind)
+            calibration.take(known.setdefault(key, calibration._start(*key)), seen)
+    assert too_small < 5
+
+
 def test_a_reservation_is_no_wild_guess_either() -> None:
     known = taught(texts("learn"))
     measure = calibration._measure(MODEL, known)
