@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from aleph.problems import Busy
-from chat import image_tokens, pictures
+from chat import image_tokens, pictures, prompts
 from tests import images
 
 SVG = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
@@ -120,8 +120,12 @@ def test_whoever_comes_while_too_many_are_read_is_told_so(monkeypatch: pytest.Mo
         ("gpt-6", 64, 64, 5),
         ("claude-haiku-5-5", 1000, 750, 1000),
         ("gemini-3.8-flash", 200, 200, 1120),
-        ("gemini-3.8-flash", 1920, 1080, 6 * 258),
-        ("gemini-3.8-flash", 2048, 2, 8 * 258),
+        ("gpt-6-luna", 2048, 2048, 4916),
+        ("gemini-3.8-flash", 2048, 2048, 1120),
+        ("gemini-pro", 1920, 1080, 1120),
+        ("gemini-2.5-flash-lite", 200, 200, 258),
+        ("gemini-2.5-flash-lite", 1920, 1080, 6 * 258),
+        ("gemini-1.5-pro", 2048, 2, 8 * 258),
         ("llama-4", 560, 560, 1601),
         ("qwen-vl", 1500, 1000, 2000),
         ("aleph-demo", 2048, 2048, 258),
@@ -131,3 +135,27 @@ def test_images_are_counted_by_the_rule_of_who_looks_at_them(
     model: str, width: int, height: int, tokens: int
 ) -> None:
     assert image_tokens.of(model, width=width, height=height) == tokens
+
+
+PUBLISHED = {
+    # What one image of this size was counted as by Claude 5.5, Gemini 3 and GPT-6, a short question included:
+    # huggingface.co/datasets/JOHNISKING/image-token-cost, 2026.
+    (256, 256): (177, 1090, 77),
+    (512, 512): (438, 1090, 308),
+    (768, 768): (861, 1090, 692),
+    (1024, 1024): (1446, 1090, 1229),
+    (1280, 720): (1273, 1101, 1104),
+    (1920, 1080): (2768, 1101, 2448),
+    (1080, 1920): (2768, 1101, 2448),
+}
+
+
+@pytest.mark.parametrize("size", PUBLISHED)
+def test_what_is_reserved_for_an_image_is_no_less_than_what_was_counted_and_not_far_more(
+    size: tuple[int, int],
+) -> None:
+    width, height = size
+    models = ("claude-opus-5-5", "gemini-3.8-flash", "gpt-6-luna")
+    for model, counted in zip(models, PUBLISHED[size], strict=True):
+        reserved = prompts._reserved(image_tokens.of(model, width=width, height=height))
+        assert counted <= reserved <= 2 * counted, model
