@@ -216,3 +216,21 @@ class Erasure(models.Model):
 
     def __str__(self) -> str:
         return self.subject
+
+
+class Dismissal(models.Model):
+    """A suggestion that somebody does not want to read for a while; `key` says which (`aleph.suggestions`)."""
+
+    KEY_LENGTH: ClassVar[int] = 120
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+", verbose_name=_("user"))
+    key = models.CharField(_("suggestion"), max_length=KEY_LENGTH)
+    at = models.DateTimeField(_("dismissed"), default=timezone.now)
+
+    class Meta:
+        verbose_name = _("dismissed suggestion")
+        verbose_name_plural = _("dismissed suggestions")
+        constraints = [models.UniqueConstraint(fields=["user", "key"], name="dismissed_once")]
+
+    def __str__(self) -> str:
+        return self.key

@@ -3,7 +3,7 @@
 from allauth.account.models import EmailAddress
 from django.contrib.admin.models import LogEntry
 
-from aleph.accounts.models import ApiKey, DataExport, Membership, User
+from aleph.accounts.models import ApiKey, DataExport, Dismissal, Membership, User
 from aleph.personal import Kept
 
 TABLES = [
@@ -12,5 +12,6 @@ TABLES = [
     Kept("api_keys", ApiKey, without=frozenset({"hash"}), erased="deleted"),
     Kept("memberships", Membership, erased="deleted"),
     Kept("data_exports", DataExport, without=frozenset({"path"})),
+    Kept("dismissed_suggestions", Dismissal, erased="deleted"),
     Kept("administration", LogEntry),
 ]
