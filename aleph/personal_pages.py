@@ -54,15 +54,16 @@ def fetch(request: HttpRequest, export_id: str) -> HttpResponse | StreamingHttpR
 @reauthentication_required
 def erase(request: HttpRequest) -> HttpResponse:
     person = _person(request)
+    typed = request.POST.get("email", "")
     context = {
         "balance": ledger.balance_of(person),
-        "typed": request.POST.get("email", ""),
+        "typed": typed,
         "wrong": False,
         "place": "personal_data",
     }
     if request.method != "POST" or person.is_staff:
         return render(request, "accounts/erasure.html", context)
-    if context["typed"].strip().lower() != person.email.lower() or "sure" not in request.POST:
+    if typed.strip().lower() != person.email.lower() or "sure" not in request.POST:
         return render(request, "accounts/erasure.html", {**context, "wrong": True}, status=422)
     rates.take(request, "personal")
     erasure.begin(person)

@@ -155,7 +155,7 @@ def test_the_table_refuses_two_open_proposals_of_a_price() -> None:
 
 def test_without_the_package_the_command_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published, "genai_prices", None)
-    with pytest.raises(CommandError, match=r"pip install 'aleph\[prices\]'"):
+    with pytest.raises(CommandError, match="pip install genai-prices"):
         sync()
 
 
