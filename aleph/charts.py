@@ -23,8 +23,8 @@ INTERVALS = 4
 STEPS = (Decimal(1), Decimal(2), Decimal("2.5"), Decimal(5), Decimal(10))
 BAR_SHARE, WIDEST_BAR = 0.64, 6.0
 LABELS = 7
-COUNT, MICRO_USD = "count", "micro_usd"
-"""What values are: numbers, or millionths of a dollar."""
+COUNT, MICRO_USD, IDR = "count", "micro_usd", "idr"
+"""What values are: numbers, millionths of a dollar, rupiah."""
 GAP = 0.8
 """Per cent of a ring that stay free between two parts of it."""
 TIP_WIDTH, TIP_LINE, DIGIT, LETTER = 208, 18, 6.9, 6.4

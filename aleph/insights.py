@@ -13,20 +13,27 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-from django.db.models import Avg, Count
-from django.db.models.functions import TruncWeek
+from django.db.models import Avg, Count, QuerySet, Sum
+from django.db.models.functions import TruncDate, TruncWeek
 from django.utils import timezone
 
 from aleph import ids
 from aleph.accounts.models import User
-from billing.models import AuditRound
+from billing import purchases
+from billing.models import AuditRound, Purchase
 from chat.models import Message, Session
-from usage import currency, rollups
+from usage import calibration, currency, rollups
 from usage.models import UsageDay, name_for_people
+from usage.overview import Column, columns_between, places_of
+from usage.wishes import DAY, WEEK
 
 WEEKS = 6
 """Weeks of sign-up that are followed."""
 TOP = 10
+MOST_COLUMNS = 92
+"""Days that a chart tells apart; of a longer time it tells weeks."""
+SKEW = timedelta(hours=1)
+"""How far the moment in an id may be from the one that is stored: another clock wrote it."""
 HEATS = 5
 """Steps of colour; the last one begins at 64 per cent."""
 SLOW_MS, FAILING_PERCENT, SILENT_PERCENT = 10_000, 2, 10
@@ -82,21 +89,23 @@ class ModelLine:
 
 @dataclass(frozen=True, slots=True)
 class ProviderLine:
-    """One provider in the last 24 hours; means in milliseconds, None where no call had one."""
+    """One provider; means in milliseconds, None where no call had one. `state` is how he does lately: ``silent``,
+    ``failing``, ``slow``, ``fine``, or ``idle`` where nobody asked him."""
 
     name: str
     calls: int
     failed: int
     first_token_ms: int | None
     latency_ms: int | None
+    state: str
 
     @property
     def failed_percent(self) -> Decimal:
         return Decimal(100 * self.failed) / self.calls
 
     @property
-    def state(self) -> str:
-        """``silent``, ``failing``, ``slow`` or ``fine``."""
+    def trouble(self) -> str:
+        """What these calls say of him."""
         if self.failed_percent > SILENT_PERCENT:
             return "silent"
         if self.failed_percent > FAILING_PERCENT:
@@ -147,23 +156,52 @@ class Conversations:
 
 
 @dataclass(frozen=True, slots=True)
-class ByDay:
-    """LLM tokens of the most used models and of the rest, a number for each day."""
+class OverTime:
+    """A number for each of `columns`, which are days, or weeks where there are many: LLM tokens of the most used `models`
+    and, under the name "", of the rest; what was charged and what it cost, in rupiah (None: a day has no rate), and the
+    Aleph tokens that were charged."""
 
-    days: Sequence[date]
+    columns: Sequence[Column]
     models: Sequence[tuple[str, Sequence[int]]]
+    charged_idr: Sequence[int]
+    cost_idr: Sequence[int] | None
+    charged_tokens: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class PackageLine:
+    """What was sold of one package; `tokens` with its bonus."""
+
+    name: str
+    purchases: int
+    tokens: int
+    revenue_idr: int
+    bar: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sales:
+    """What packages were sold for: all of it, by package (dearest first), and over time, by package in the same order."""
+
+    revenue_idr: int
+    purchases: int
+    tokens: int
+    packages: Sequence[PackageLine]
+    revenue_over_time: Sequence[Sequence[int]]
+    tokens_over_time: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """Days of `zone`, the last one today; `before` is as long and ends where it begins."""
+    """`days` days of `zone`, the last of them `ends`, or today; `before` is as long and ends where it begins."""
 
     days: int
     zone: zoneinfo.ZoneInfo
+    ends: date | None = None
 
     @property
     def last(self) -> date:
-        return timezone.localdate(timezone=self.zone)
+        return self.ends or timezone.localdate(timezone=self.zone)
 
     @property
     def first(self) -> date:
@@ -175,11 +213,15 @@ class Period:
 
     @property
     def until(self) -> datetime:
-        return timezone.now()
+        return min(timezone.now(), self._midnight(self.last + timedelta(days=1)))
 
     @property
     def before(self) -> tuple[datetime, datetime]:
         return self._midnight(self.first - timedelta(days=self.days)), self.since
+
+    @property
+    def columns(self) -> list[Column]:
+        return columns_between(self.first, self.last, DAY if self.days <= MOST_COLUMNS else WEEK)
 
     def _midnight(self, day: date) -> datetime:
         return datetime.combine(day, time.min, tzinfo=self.zone)
@@ -247,47 +289,132 @@ def by_model(period: Period) -> list[ModelLine]:
     return sorted(lines, key=lambda line: (-line.charged_idr, -line.tokens, line.name))
 
 
-def by_day(period: Period, *, named: int) -> ByDay:
-    """The `named` most used models, and all others as one, under the name ""."""
-    days = [period.first + timedelta(days=nth) for nth in range(period.days)]
-    place = {day: nth for nth, day in enumerate(days)}
-    tokens: dict[str, list[int]] = defaultdict(lambda: [0] * period.days)
+def over_time(period: Period, *, named: int) -> OverTime:
+    """The `named` most used models, and all others as one. One pass over the hours."""
+    columns = period.columns
+    place = places_of(columns)
+    rates = currency.rates_until(period.last)
+    tokens: dict[str, list[int]] = defaultdict(lambda: [0] * len(columns))
+    charged_thousandths, charged_tokens = [0] * len(columns), [0] * len(columns)
+    costs: list[list[tuple[date, Decimal]]] = [[] for _column in columns]
     rows = rollups.totals(
         since=period.since, until=period.until, by=("day", "label", "model"), zone=period.zone
     )
     for row in rows:
-        if row["day"] in place:
-            tokens[name_for_people(row["label"], row["model"])][place[row["day"]]] += row["total_tokens"]
+        at = place.get(row["day"])
+        if at is None:
+            continue
+        tokens[name_for_people(row["label"], row["model"])][at] += row["total_tokens"]
+        charged_thousandths[at] += row["charged_idr_thousandths"]
+        charged_tokens[at] += row["charged_tokens"]
+        costs[at].append((row["day"], row["total_cost_usd"]))
+    in_idr = [rates.in_idr(column) for column in costs]
     order = sorted(tokens, key=lambda name: (-sum(tokens[name]), name))
     rest = [sum(numbers) for numbers in zip(*(tokens[name] for name in order[named:]), strict=True)]
-    return ByDay(days, [*((name, tokens[name]) for name in order[:named]), *([("", rest)] if rest else [])])
+    return OverTime(
+        columns,
+        [*((name, tokens[name]) for name in order[:named]), *([("", rest)] if rest else [])],
+        charged_idr=[thousandths // 1000 for thousandths in charged_thousandths],
+        cost_idr=[idr for idr in in_idr if idr is not None] if None not in in_idr else None,
+        charged_tokens=charged_tokens,
+    )
 
 
-def by_provider(now: datetime) -> list[ProviderLine]:
-    """The last 24 hours, slowest first."""
-    lines = [
-        ProviderLine(
-            name=row["provider"],
-            calls=row["calls"],
-            failed=row["failed"],
-            first_token_ms=row["first_token_ms"] // row["first_token_calls"]
-            if row["first_token_calls"]
-            else None,
-            latency_ms=row["latency_ms"] // row["latency_calls"] if row["latency_calls"] else None,
-        )
+def sales(period: Period) -> Sales:
+    """What was sold; refunds stand among the figures of billing, in the time in which they were made."""
+    columns = period.columns
+    place = places_of(columns)
+    revenue: dict[str, list[int]] = defaultdict(lambda: [0] * len(columns))
+    sums: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    tokens_over_time = [0] * len(columns)
+    rows = (
+        bought(period.since, period.until)
+        .annotate(day=TruncDate("created_at", tzinfo=period.zone))
+        .values_list("day", "package_name")
+        .annotate(Count("pk"), Sum("tokens"), Sum("bonus_tokens"), Sum("price_idr"))
+    )
+    for day, name, number, tokens, bonus, price_idr in rows:
+        revenue[name][place[day]] += price_idr
+        tokens_over_time[place[day]] += tokens + bonus
+        sums[name][0] += number
+        sums[name][1] += tokens + bonus
+    order = sorted(revenue, key=lambda name: (-sum(revenue[name]), name))
+    dearest = max([1, *(sum(numbers) for numbers in revenue.values())])
+    return Sales(
+        revenue_idr=sum(map(sum, revenue.values())),
+        purchases=sum(number for number, _tokens in sums.values()),
+        tokens=sum(tokens_over_time),
+        packages=[
+            PackageLine(
+                name=name,
+                purchases=sums[name][0],
+                tokens=sums[name][1],
+                revenue_idr=sum(revenue[name]),
+                bar=_share(sum(revenue[name]), dearest),
+            )
+            for name in order
+        ],
+        revenue_over_time=[revenue[name] for name in order],
+        tokens_over_time=tokens_over_time,
+    )
+
+
+def revenue_idr(since: datetime, until: datetime) -> int:
+    return bought(since, until).aggregate(sum=Sum("price_idr", default=0))["sum"]
+
+
+def bought(since: datetime, until: datetime) -> QuerySet[Purchase]:
+    """Purchases of some time, found by their ids, which begin with the moment they were made at."""
+    return Purchase.objects.filter(
+        created_at__gte=since,
+        created_at__lt=until,
+        pk__gte=ids.first(purchases.PREFIX, since - SKEW),
+        pk__lt=ids.first(purchases.PREFIX, until + SKEW),
+    )
+
+
+def accuracies() -> list[calibration.Accuracy]:
+    """How far estimates are off, of the models that are used most."""
+    return calibration.accuracies(most=TOP)
+
+
+def by_provider(period: Period) -> list[ProviderLine]:
+    """The calls of the period, slowest first; each provider's state is that of the last 24 hours."""
+    now = timezone.now()
+    lately = {
+        row["provider"]: _provider(row, "")
         for row in rollups.totals(since=now - timedelta(days=1), until=now, by=("provider",))
+    }
+    rows = rollups.totals(since=period.since, until=period.until, by=("provider",))
+    lines = [
+        _provider(row, lately[row["provider"]].trouble if row["provider"] in lately else "idle")
+        for row in rows
     ]
     return sorted(lines, key=lambda line: (-(line.first_token_ms or 0), line.name))
 
 
+def _provider(row: dict[str, Any], state: str) -> ProviderLine:
+    return ProviderLine(
+        name=row["provider"],
+        calls=row["calls"],
+        failed=row["failed"],
+        first_token_ms=row["first_token_ms"] // row["first_token_calls"]
+        if row["first_token_calls"]
+        else None,
+        latency_ms=row["latency_ms"] // row["latency_calls"] if row["latency_calls"] else None,
+        state=state,
+    )
+
+
 def people(period: Period) -> People:
-    used = rollups.people(period.since.astimezone(UTC).date(), period.until.astimezone(UTC).date())
+    last = period.until - timedelta(microseconds=1)
+    used = rollups.people(period.since.astimezone(UTC).date(), last.astimezone(UTC).date())
     top = sorted(used.values(), key=lambda row: (-row["charged_tokens"], -row["total_tokens"]))[:TOP]
     emails = dict(User.objects.filter(pk__in=[row["user_id"] for row in top]).values_list("pk", "email"))
     return People(
         active=len(used),
         paid=sum(row["charged_tokens"] > 0 for row in used.values()),
-        signed_up=User.objects.filter(date_joined__gte=period.since).count(),
+        signed_up=User.objects.filter(date_joined__gte=period.since, date_joined__lt=period.until).count(),
         top=[
             Person(
                 email=emails.get(row["user_id"], ""),
@@ -335,9 +462,9 @@ def retention(today: date) -> list[Cohort]:
 
 
 def conversations(period: Period) -> Conversations:
-    found = Session.objects.filter(pk__gte=ids.first("cht", period.since)).aggregate(
-        begun=Count("id"), each=Avg("total_tokens_used")
-    )
+    found = Session.objects.filter(
+        pk__gte=ids.first("cht", period.since), pk__lt=ids.first("cht", period.until)
+    ).aggregate(begun=Count("id"), each=Avg("total_tokens_used"))
     return Conversations(found["begun"], round(found["each"] or 0))
 
 

@@ -13,17 +13,19 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from aleph import insights
+from aleph import ids, insights
 from aleph.accounts.models import User
+from billing import purchases
 from tests import people
 from tests.stories_of_usage import call_of, price_of
 from usage import meter, rollups
-from usage.models import ExchangeRate, TokenUsage, UsageHour
+from usage.models import Calibration, ExchangeRate, TokenUsage, UsageHour
 
 pytestmark = pytest.mark.django_db
 
 NOON = (datetime.now(UTC) - timedelta(days=3)).replace(hour=12, minute=0, second=0, microsecond=0)
 PERIOD = insights.Period(30, ZoneInfo("Asia/Jakarta"))
+BEFORE = insights.Period(10, ZoneInfo("Asia/Jakarta"), NOON.date() - timedelta(days=2))
 
 
 @pytest.fixture(autouse=True)
@@ -63,17 +65,22 @@ def test_the_same_is_said_by_model_by_day_and_by_provider() -> None:
     used()
     (line,) = insights.by_model(PERIOD)
     assert (line.name, line.calls, line.charged_tokens, line.bar) == ("GPT-4o", 3, 360, "100.0%")
-    by_day = insights.by_day(PERIOD, named=5)
-    assert [sum(tokens) for _name, tokens in by_day.models] == [3600]
-    assert by_day.models[0][1][-1] == 1200
-    (provider,) = insights.by_provider(timezone.now())
-    assert (provider.calls, provider.first_token_ms, provider.state) == (1, 420, "fine")
+    over_time = insights.over_time(PERIOD, named=5)
+    assert [sum(tokens) for _name, tokens in over_time.models] == [3600]
+    assert over_time.models[0][1][-1] == 1200
+    assert (sum(over_time.charged_tokens), over_time.charged_tokens[-1]) == (360, 180)
+    assert over_time.cost_idr is not None
+    assert sum(over_time.cost_idr) == 216
+    assert sum(over_time.charged_idr) == 2 * (180 * 4762 // 1000)
+    (provider,) = insights.by_provider(PERIOD)
+    assert (provider.calls, provider.failed, provider.first_token_ms, provider.state) == (3, 1, 420, "fine")
+    assert insights.by_provider(BEFORE) == []
 
 
 def test_what_is_asked_less_is_one_sum() -> None:
     for nth, label in enumerate(("A", "B", "C")):
         call_of(people.carol(), label=label, counts=meter.Counts(fresh_input=100 - nth, visible_output=0))
-    assert [(name, sum(tokens)) for name, tokens in insights.by_day(PERIOD, named=1).models] == [
+    assert [(name, sum(tokens)) for name, tokens in insights.over_time(PERIOD, named=1).models] == [
         ("A", 100),
         ("", 197),
     ]
@@ -82,7 +89,7 @@ def test_what_is_asked_less_is_one_sum() -> None:
 def test_a_provider_that_fails_often_is_not_answering() -> None:
     for status in (meter.Status.FAILED, meter.Status.COMPLETE):
         call_of(None, status=status)
-    assert insights.by_provider(timezone.now())[0].state == "silent"
+    assert insights.by_provider(PERIOD)[0].state == "silent"
 
 
 def test_people_are_counted_once() -> None:
@@ -145,6 +152,50 @@ def test_the_table_as_a_file() -> None:
     lines = said.content.decode("utf-8-sig").splitlines()
     assert lines[0].startswith("day,provider,model,calls")
     assert [line.split(",")[3] for line in lines[1:]] == ["1", "2"]
+
+
+def test_what_was_sold_is_told_by_package_and_day() -> None:
+    alice = people.alice()
+    people.give_rupiah(alice, 1_000_000)
+    insights_before = insights.sales(PERIOD)
+    bought = [
+        purchases.buy(user=alice, package_slug=slug, key=ids.new("key")) for slug in ("starter", "pro", "pro")
+    ]
+    sales = insights.sales(PERIOD)
+    revenue = sum(purchase.price_idr for purchase in bought)
+    assert sales.revenue_idr - insights_before.revenue_idr == revenue
+    assert sales.purchases - insights_before.purchases == 3
+    assert sales.tokens - insights_before.tokens == sum(purchase.total_tokens for purchase in bought)
+    assert sum(line.revenue_idr for line in sales.packages) == sales.revenue_idr
+    assert sum(part[-1] for part in sales.revenue_over_time) >= revenue
+    assert insights.revenue_idr(PERIOD.since, PERIOD.until) == sales.revenue_idr
+    assert insights.sales(BEFORE).packages == []
+
+
+def test_days_may_be_picked_and_many_are_drawn_by_week() -> None:
+    used()
+    page = client_of(people.dewi())
+    day = NOON.astimezone(PERIOD.zone).date()
+    shown = page.get(reverse("admin:dashboard"), {"from": day.isoformat(), "to": day.isoformat()})
+    assert shown.context["totals"].calls == 2
+    assert len(shown.context["tokens_chart"].stacks) == 1
+    year = page.get(reverse("admin:dashboard"), {"days": 365})
+    assert 52 <= len(year.context["tokens_chart"].stacks) <= 54
+    assert year.context["totals"].calls == 3
+    for nonsense in ({"from": "2026-02-31"}, {"from": "2199-01-01", "to": "2001-01-01"}, {"to": "x"}):
+        assert page.get(reverse("admin:dashboard"), nonsense).status_code == 200
+    sales = page.get(reverse("admin:dashboard"), {"format": "csv", "of": "sales"})
+    assert sales.content.decode("utf-8-sig").startswith("from,to,package,revenueIdr")
+
+
+def test_how_far_estimates_are_off_is_published() -> None:
+    Calibration.objects.create(
+        model="gpt-4o", kind="prose", factor=1000, reserve=1300, observations=10**9, errors=[10, 42, 900]
+    )
+    answer = client_of(people.dewi()).get(reverse("admin:dashboard"), headers={"accept-language": "en"})
+    shown = answer.content.decode()
+    assert "Estimate error" in shown
+    assert "4.2%" in shown
 
 
 def test_made_up_calls_are_plausible() -> None:

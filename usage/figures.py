@@ -5,7 +5,7 @@ One query over the last weeks tells all that is past; what is being written at t
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -199,7 +199,7 @@ def _left_of(now: datetime, zone: ZoneInfo) -> Decimal:
     return max(Decimal(0), Decimal(int((midnight - now).total_seconds())) / SECONDS_OF_A_DAY)
 
 
-def _top(days: Any) -> Top:
+def _top(days: Iterable[_Day]) -> Top:
     used: Counter[str] = sum((day.tokens for day in days), Counter())
     tokens = used.total()
     if not tokens:

@@ -129,12 +129,8 @@ def of(user: User, wish: Wish, rates: Rates) -> Overview:
     whole = Sums()
     by_model: dict[str, Sums] = defaultdict(Sums)
     by_operation: dict[str, Sums] = defaultdict(Sums)
-    columns = _columns(wish)
-    place = {
-        column.first + timedelta(days=nth): at
-        for at, column in enumerate(columns)
-        for nth in range((column.last - column.first).days + 1)
-    }
+    columns = columns_between(wish.first, wish.last, wish.grain)
+    place = places_of(columns)
     tokens: dict[str, list[int]] = defaultdict(lambda: [0] * len(columns))
     costs: dict[str, list[Decimal]] = defaultdict(lambda: [Decimal(0)] * len(columns))
     before = Sums()
@@ -246,14 +242,23 @@ def _rows(user: User, wish: Wish) -> list[Row]:
     ]
 
 
-def _columns(wish: Wish) -> list[Column]:
+def columns_between(first: date, last: date, grain: str) -> list[Column]:
+    """The days, weeks or months between two days, as far as they lie between them; a week begins on Monday."""
     columns = []
-    first = wish.first
-    while first <= wish.last:
-        following = _following(first, wish.grain)
-        columns.append(Column(first, min(wish.last, following - timedelta(days=1))))
+    while first <= last:
+        following = _following(first, grain)
+        columns.append(Column(first, min(last, following - timedelta(days=1))))
         first = following
     return columns
+
+
+def places_of(columns: Sequence[Column]) -> dict[date, int]:
+    """At which column each day stands."""
+    return {
+        column.first + timedelta(days=nth): place
+        for place, column in enumerate(columns)
+        for nth in range((column.last - column.first).days + 1)
+    }
 
 
 def _following(day: date, grain: str) -> date:

@@ -47,8 +47,10 @@ def usd(value: Decimal | None) -> str:
 
 @register.filter
 def measured(value: int, measure: str) -> str:
-    """A value of a chart: a count, or millionths of a dollar."""
-    return usd(Decimal(value) / 1_000_000) if measure == charts.MICRO_USD else count(value)
+    """A value of a chart: a count, millionths of a dollar, or rupiah."""
+    if measure == charts.MICRO_USD:
+        return usd(Decimal(value) / 1_000_000)
+    return rupiah(value) if measure == charts.IDR else count(value)
 
 
 def usd_range(low: Decimal, high: Decimal) -> str:
@@ -58,6 +60,12 @@ def usd_range(low: Decimal, high: Decimal) -> str:
         number_format(value, decimal_pos=places, use_l10n=True, force_grouping=True) for value in (low, high)
     ]
     return f"${ends[0]}" if ends[0] == ends[1] else f"${ends[0]}–{ends[1]}"
+
+
+@register.filter
+def thousandths(value: int) -> str:
+    """Thousandths as per cent: ``4.2%``."""
+    return f"{number_format(Decimal(value) / 10, decimal_pos=1, use_l10n=True)}%"
 
 
 @register.filter
