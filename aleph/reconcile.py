@@ -2,7 +2,8 @@
 
 Three passes in the order of ids, a batch at a time, so that it needs the same memory however much there is: over replies,
 over the holds that were made for replies, and over usage rows. The caller sees to it that all of them see one moment
-(`billing.audit.one_moment`). A fourth pass holds the rollups of usage rows against the rows.
+(`billing.audit.one_moment`). A fourth pass holds the rollups of usage rows against the rows,
+a fifth the counters of budgets against the calls.
 
 Where rows are not kept any more (`usage.retention`), replies and transfers are held against each other only, and what was
 charged for the rows that are gone is taken from the rollups.
@@ -21,7 +22,7 @@ from aleph import ids
 from billing.models import Transfer
 from chat import prompts
 from chat.models import Message
-from usage import meter, pricing, rollups
+from usage import budgets, meter, pricing, rollups
 from usage.models import TokenUsage
 
 BATCH = 1000
@@ -79,7 +80,7 @@ class Reconciliation:
         self.rows_from = rollups.mark().rows_from
 
     def differences(self) -> Iterator[Difference]:
-        for pass_ in (self._replies, self._holds, self._calls, self._rollups):
+        for pass_ in (self._replies, self._holds, self._calls, self._rollups, self._budgets):
             yield from pass_()
         self.charged_in_months_gone = rollups.charged_before(self.rows_from) if self.rows_from else 0
         charged = self.paid_calls.tokens + self.charged_in_months_gone
@@ -171,6 +172,15 @@ class Reconciliation:
     def _rollups(self) -> Iterator[Difference]:
         for line in rollups.differences():
             yield Difference("rollups say what the rows say", "rollups", line)
+
+    def _budgets(self) -> Iterator[Difference]:
+        for line in budgets.differences():
+            yield Difference("budgets count what replies cost", "budgets", line)
+        reserved = budgets.open_references()
+        still_open = Message.objects.filter(pk__in=reserved, state__in=Message.OPEN)
+        for reference in sorted(reserved - set(still_open.values_list("pk", flat=True))):
+            detail = "budgets still reserve for it, and it is not open"
+            yield Difference("no budget reserves for what is over", reference, detail)
 
 
 def _calls_of_reply(reply: Any, calls: list[TokenUsage]) -> Iterator[Difference]:

@@ -12,6 +12,7 @@ from django.utils import timezone, translation
 
 from aleph import ids
 from aleph.accounts.models import ApiKey, Company, Membership, User
+from aleph.reconcile import Reconciliation
 from chat import replies, turns
 from chat.models import Message
 from chat.turns import Turn
@@ -597,3 +598,28 @@ def test_who_has_no_budget_pays_no_statement_for_them() -> None:
         assert bool([sql for sql in budgeted if 'UPDATE "chat' not in sql]) is (person is with_budget)
     assert begun[1] - begun[0] == 3
     assert closed[1] - closed[0] == 3
+
+
+def test_check_usage_names_budgets_that_do_not_count_what_replies_cost() -> None:
+    alice = people.alice()
+    budget = budget_of(alice, 50_000)
+    reply, open_reply = answered(say_halo(alice)), say_halo(alice).reply
+    entries = BudgetEntry.objects.filter(period__budget=budget)
+
+    def told() -> set[str]:
+        names = Reconciliation().differences()
+        mine = {budget.pk, reply.pk, open_reply.pk}
+        return {found.rule for found in names if any(name in str(found) for name in mine)}
+
+    assert told() == set()
+    entries.filter(reference=reply.pk).update(spent=F("spent") + 1)
+    BudgetPeriod.objects.filter(budget=budget).update(spent=F("spent") + 1)
+    assert told() == {"budgets count what replies cost"}
+    entries.filter(reference=reply.pk).update(spent=F("spent") - 1)
+    assert told() == {"budgets count what replies cost"}
+    BudgetPeriod.objects.filter(budget=budget).update(spent=F("spent") - 1)
+    assert told() == set()
+    entries.filter(reference=open_reply.pk).update(reference="msg_of_nobody")
+    names = {found.rule for found in Reconciliation().differences() if found.subject == "msg_of_nobody"}
+    assert names == {"no budget reserves for what is over"}
+    entries.filter(reference="msg_of_nobody").update(reference=open_reply.pk)

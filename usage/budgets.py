@@ -14,6 +14,7 @@ costs us, as it is logged.
 """
 
 import zoneinfo
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
@@ -33,13 +34,23 @@ from django.utils.translation import ngettext
 from aleph.problems import Problem, Response
 from aleph.templatetags.aleph import usd
 from usage import pricing
-from usage.models import USD_UNIT, Budget, BudgetCrossing, BudgetEntry, BudgetPeriod, TokenUsage
+from usage.models import (
+    USD_UNIT,
+    Budget,
+    BudgetCrossing,
+    BudgetEntry,
+    BudgetPeriod,
+    RollupMark,
+    TokenUsage,
+)
 
 Scope, Unit, Every, Action = Budget.Scope, Budget.Unit, Budget.Every, Budget.Action
 
 THROTTLED = 2
 """Replies that begin within `WINDOW` beyond the limit of a budget that slows down."""
 WINDOW = timedelta(minutes=1)
+BATCH = 1000
+"""Entries that are compared at a time."""
 AHEAD = timedelta(hours=1)
 """A reply waits and is written within this time; what it may cost is reserved at the dearest price until then."""
 
@@ -241,13 +252,31 @@ def noted(response: Response, left: Left | None) -> Response:
 
 
 def differences() -> Iterator[str]:
-    """What is wrong with the counters of periods: they are the sums of their entries. A line for each."""
+    """What is wrong: counters of periods that are not the sums of their entries, and entries that are not what the calls of
+    their replies say. A line for each. Calls that are not kept any more cannot be asked."""
     is_open = Q(entries__closed_at=None)
     periods = BudgetPeriod.objects.annotate(
         open=Sum("entries__reserved", filter=is_open, default=0), paid=Sum("entries__spent", default=0)
     )
     for period in periods.exclude(reserved=F("open"), spent=F("paid")).order_by("pk"):
         yield f"{period}: reserved {period.reserved}, spent {period.spent}; its entries make {period.open}, {period.paid}"
+    rows_from = RollupMark.objects.values_list("rows_from", flat=True).first()
+    settled = BudgetEntry.objects.filter(closed_at__isnull=False).exclude(reference=F("period__budget_id"))
+    if rows_from is not None:
+        settled = settled.filter(created_at__gte=rows_from)
+    after = 0
+    while batch := list(settled.filter(pk__gt=after).select_related("period__budget").order_by("pk")[:BATCH]):
+        after = batch[-1].pk
+        used = _used_by(entry.reference for entry in batch)
+        for entry in batch:
+            right = used[entry.reference, entry.period.budget.unit]
+            if entry.spent != right:
+                yield f"{entry}: spent {entry.spent}, and its calls make {right}"
+
+
+def open_references() -> set[str]:
+    """The replies that something is reserved for."""
+    return set(BudgetEntry.objects.filter(closed_at=None).values_list("reference", flat=True))
 
 
 # Terms, as they hold at a moment
@@ -513,5 +542,14 @@ def _rate_in_usd(call: Call, now: datetime) -> Rate | None:
 
 def _logged(reference: str) -> int:
     """What all calls of a reply cost us, in `USD_UNIT`."""
-    costs = TokenUsage.objects.filter(operation_id=reference).values_list("total_cost_usd", flat=True)
-    return int(sum((cost for cost in costs if cost is not None), Decimal(0)) / USD_UNIT)
+    return _used_by([reference])[reference, Unit.USD]
+
+
+def _used_by(references: Iterable[str]) -> Counter[tuple[str, str]]:
+    """What all calls of replies were charged and cost us, by reply and unit."""
+    calls = TokenUsage.objects.filter(operation_id__in=list(references))
+    used: Counter[tuple[str, str]] = Counter()
+    for reference, tokens, cost in calls.values_list("operation_id", "charged_tokens", "total_cost_usd"):
+        used[reference, Unit.TOKEN] += tokens
+        used[reference, Unit.USD] += int((cost or Decimal(0)) / USD_UNIT)
+    return used
