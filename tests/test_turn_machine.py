@@ -39,7 +39,8 @@ from chat.providers.base import Counts
 from tests import people
 from tests.depth import search
 from tests.product import simulated_model
-from usage.models import TokenUsage
+from usage import budget_terms, budgets
+from usage.models import BudgetEntry, BudgetPeriod, TokenUsage
 
 pytestmark = pytest.mark.usefixtures("committed", "simulator")
 
@@ -209,6 +210,9 @@ class Turns(RuleBasedStateMachine):
     def alice_comes(self, tokens: int, first: list[tuple[int, str]]) -> None:
         self.alice, self.given = people.carol(), tokens
         people.give_tokens(self.alice, tokens)
+        terms: dict[str, Any] = {"every": "month", "limit": 10**9, "action": "block"}
+        self.in_tokens = budget_terms.create(author=self.alice, unit="token", **terms)
+        self.in_dollars = budget_terms.create(author=self.alice, unit="usd", **terms)
         for place, (rate, begun) in enumerate(first):
             self.send(place, rate, "Halo", begun)
 
@@ -564,6 +568,20 @@ class Turns(RuleBasedStateMachine):
         assert account.held == sum(one.held for one in self.open_tries)
         assert account.balance >= account.held
         self._assert_chats_are_counted()
+        self._assert_budgets_count_the_same()
+
+    def _assert_budgets_count_the_same(self) -> None:
+        period = BudgetPeriod.objects.get(budget=self.in_tokens)
+        assert period.spent == sum(one.cost for one in [*self.tries, *self.deleted])
+        # Where the balance decides how long a reply may be, a little of the hold pays for no whole token.
+        assert period.reserved <= sum(one.held for one in self.open_tries)
+        entries = BudgetEntry.objects.filter(period__budget__in=[self.in_tokens, self.in_dollars])
+        reserved = set(entries.filter(closed_at=None).values_list("reference", "period__budget__unit"))
+        assert reserved == {(one.id, "usd") for one in self.open_tries} | {
+            (one.id, "token") for one in self.open_tries if one.held
+        }
+        names = (self.in_tokens.pk, self.in_dollars.pk)
+        assert [line for line in budgets.differences() if line.startswith(names)] == []
 
     def _assert_row_is_as_imagined(self, one: Try, rows: dict[str, Any]) -> None:
         row = rows[one.id]
