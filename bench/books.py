@@ -1,6 +1,7 @@
 """PostgreSQL's own pace, by pgbench on the bench's database: what the ledger is measured against."""
 
 import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from bench.machine import HELPER_CORES, ROOT, SERVER_CORE, run
@@ -24,6 +25,11 @@ def two_statements_per_s(around: Surroundings, *, clients: int, accounts: int, s
     """Hold-and-settle pairs a second, as two bare statements without a client's work."""
     script = ("-D", f"accounts={accounts}", "-f", str(SQL / "billing_two_stmt.pgbench"))
     return pace(around, clients, seconds, *script)
+
+
+def same_statements_per_s(around: Surroundings, *, clients: int, script: Path, seconds: float) -> float:
+    """Pairs a second of a script that `bench.pairs` wrote: what the ledger sends, without the ledger."""
+    return pace(around, clients, seconds, "-f", str(script))
 
 
 def pace(around: Surroundings, clients: int, seconds: float, *script: str) -> float:

@@ -20,6 +20,7 @@ from aleph.accounts.models import ApiKey, User, open_user  # noqa: E402
 from billing import ledger  # noqa: E402
 from billing.models import Transfer  # noqa: E402
 from chat.models import ChatModel, Route, Session  # noqa: E402
+from usage.models import ModelPrice  # noqa: E402
 
 TOKENS = 1_000_000_000
 
@@ -39,6 +40,14 @@ def bench_model(upstream_model: str) -> ChatModel:
     )
     if is_new:
         Route.objects.create(model=model, provider="openai", upstream_model=upstream_model)
+        ModelPrice.objects.create(
+            provider="openai",
+            model=upstream_model,
+            input_usd_per_million=1,
+            output_usd_per_million=4,
+            source="bench",
+            valid_from=timezone.now(),
+        )
     return model
 
 

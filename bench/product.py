@@ -81,8 +81,11 @@ class Surroundings:
             **{name: os.environ[name] for name in ("DATABASE_POOL",) if name in os.environ},
         }
 
-    def manage(self, *arguments: str, timeout_s: float = 120, cores: set[int] = HELPER_CORES) -> str:
-        return run([sys.executable, *arguments], env=self.environment, cores=cores, timeout_s=timeout_s)
+    def manage(
+        self, *arguments: str, timeout_s: float = 120, cores: set[int] = HELPER_CORES, **env: str
+    ) -> str:
+        command = [sys.executable, *arguments]
+        return run(command, env=self.environment | env, cores=cores, timeout_s=timeout_s)
 
 
 @contextlib.contextmanager

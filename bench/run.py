@@ -16,7 +16,7 @@ from typing import Any
 
 from bench import books
 from bench.machine import SERVER_CORE, describe
-from bench.product import Product, Surroundings, load, move_in, surroundings, writer
+from bench.product import FOLDER, Product, Surroundings, load, move_in, surroundings, writer
 from bench.rival import litellm
 
 SLOW, FAST = "slow-100x50ms", "fast-200"
@@ -25,6 +25,8 @@ COMPARED = 50
 """Streams at which the time to the first text is compared."""
 SECONDS = 7.0
 THREADS = 8
+SAME = 16
+"""Threads of ours, and clients of pgbench, that send the very same statements."""
 API = "/api/v1/chat/sessions/{session}/messages"
 API_REPLY = API + "/{message}"
 CHUNKS, RAMP_S = 100, 6.0
@@ -56,14 +58,20 @@ def the_ledger(around: Surroundings) -> Figures:
     tpcb = books.tpcb_per_s(around, clients=16, seconds=SECONDS)
     bare_hot = books.two_statements_per_s(around, clients=16, accounts=1, seconds=SECONDS)
     found: Figures = {"tpcb_per_s": tpcb, "two_statements_hot_per_s": bare_hot}
-    for name, accounts in (("many", 1000), ("hot", 1)):
+    script = FOLDER / "pairs.pgbench"
+    for name, threads, accounts in (("many", THREADS, 1000), ("hot", THREADS, 1), ("same", SAME, 1000)):
         said = around.manage(
-            *("-m", "bench.pairs", "--threads", str(THREADS), "--accounts", str(accounts)),
-            *("--seconds", str(SECONDS)),
+            *("-m", "bench.pairs", "--threads", str(threads), "--accounts", str(accounts)),
+            *("--seconds", str(SECONDS), "--script", str(script)),
             cores=SERVER_CORE,
+            DATABASE_POOL=str(threads),
         )
         found[name] = json.loads(said.splitlines()[-1])
         assert found[name]["is_exact"], found[name]
+        assert not found[name]["problems"], found[name]
+    found["same_statements_per_s"] = books.same_statements_per_s(
+        around, clients=SAME, script=script, seconds=SECONDS
+    )
     show("ledger", found)
     return found
 
@@ -134,6 +142,8 @@ def goals(ledger: Figures, ours: Figures, viewers: Figures, rival: Figures | Non
         " (goal 0.35)",
         "hold + settle, one hot account / two bare statements: "
         f"{ledger['hot']['pairs_per_s'] / ledger['two_statements_hot_per_s']:.2f} (goal 0.7)",
+        f"hold + settle from {SAME} threads / pgbench with the same statements: "
+        f"{ledger['same']['pairs_per_s'] / ledger['same_statements_per_s']:.2f}",
         f"web alone: {viewers['ok']} of {viewers['clients']} streams held, lateness p99 {viewers['relay']['p99']} ms,"
         f" {viewers['open_kib_each']:.0f} KiB each (goal 1200, 100 ms, 100 KiB)",
     ]
