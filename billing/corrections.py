@@ -317,7 +317,7 @@ def _apply_refund(correction: Correction, purchase: Purchase) -> None:
         key=correction.pk,
         amount=left.amount_idr,
         unit=Unit.IDR,
-        reference=correction.pk,
+        reference=purchase.pk,
         detail=correction.reason,
     )
 

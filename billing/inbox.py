@@ -25,6 +25,8 @@ PLACES = {
     Notice.Kind.WEBHOOK: "billing:endpoint",
 }
 """Where what a notice is about has a page, by its reference."""
+REFUNDED = {"buy_": "billing:receipt", "top_": "billing:topup"}
+"""The same for refunds, which are of a purchase or of a top-up."""
 ELSEWHERE = {
     Notice.Kind.REFILL: "billing:refill",
     Notice.Kind.BUDGET: "usage:home",
@@ -141,9 +143,12 @@ def _page(request: HttpRequest, form: WishesForm, *, status: int = 200) -> HttpR
 def address_of(notice: Notice) -> str:
     kind = Notice.Kind(notice.kind)
     otherwise = reverse(ELSEWHERE.get(kind, "billing:history"))
-    if kind not in PLACES or not notice.reference:
+    place = PLACES.get(kind, "")
+    if kind == Notice.Kind.REFUND:
+        place = REFUNDED.get(notice.reference[:4], "")
+    if not place or not notice.reference:
         return otherwise
     try:
-        return reverse(PLACES[kind], args=[notice.reference])
+        return reverse(place, args=[notice.reference])
     except NoReverseMatch:
         return otherwise

@@ -21,7 +21,7 @@ from django.utils.module_loading import import_string
 from aleph import ids
 from aleph.accounts.models import User
 from billing import purchases
-from billing.models import Account, Purchase, Transfer, Unit
+from billing.models import Account, Correction, Purchase, Transfer, Unit
 
 PAGE = 25
 MOVED = (Transfer.Phase.SINGLE, Transfer.Phase.POST)
@@ -89,7 +89,8 @@ class Subject(NamedTuple):
 class Entry:
     """One line: `amount` is signed, in `unit`; `reference` is what it was for, such as a reply's id.
 
-    A purchase is one line in each unit, bonus included. `subject` is None where the chat was deleted.
+    A purchase is one line in each unit, bonus included. `subject` is None where the chat was deleted. `receipt_id` is the
+    purchase that a refund gave back, "" for everything else.
     """
 
     id: str
@@ -102,6 +103,7 @@ class Entry:
     reason: str
     purchase: Purchase | None = None
     subject: Subject | None = None
+    receipt_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +128,13 @@ def history(user: User, *, wanted: Filter, cursor: str | None = None, limit: int
     accounts = _accounts_of(user, wanted)
     rows, older = _page(accounts, wanted, cursor, limit, is_folded=True)
     bought = _purchases_of(user, rows)
+    refunded = _refunded_of(user, rows)
     subjects = _subjects_of(user, rows)
+    entries = [
+        _folded(_entry(row, accounts, subjects.get(row.reference)), bought.get(row.reference)) for row in rows
+    ]
     return History(
-        entries=[
-            _folded(_entry(row, accounts, subjects.get(row.reference)), bought.get(row.reference))
-            for row in rows
-        ],
+        entries=[replace(entry, receipt_id=refunded.get(entry.reference, "")) for entry in entries],
         older=older,
     )
 
@@ -243,6 +246,13 @@ def _purchases_of(user: User, rows: list[Transfer]) -> dict[str, Purchase]:
     return Purchase.objects.filter(user=user).in_bulk(
         [row.reference for row in rows if row.kind == Transfer.Kind.PURCHASE]
     )
+
+
+def _refunded_of(user: User, rows: list[Transfer]) -> dict[str, str]:
+    """The purchases that refunds gave back, by what the transfers of a refund refer to."""
+    references = [row.reference for row in rows if row.kind == Transfer.Kind.REFUND]
+    found = Correction.objects.filter(user=user, pk__in=references, purchase__isnull=False)
+    return dict(found.values_list("pk", "purchase")) if references else {}
 
 
 def _subjects_of(user: User, rows: list[Transfer]) -> dict[str, Subject]:

@@ -5,7 +5,8 @@ from playwright.sync_api import Page
 
 from aleph import ids
 from aleph.accounts.models import ApiKey, User
-from billing import hooks, purchases
+from billing import corrections, hooks, purchases, topups
+from billing.models import Correction, PromoCode, TopUp
 from tests import images, people
 from tests.browser import Browser
 from tests.stories_of_chat import told
@@ -86,6 +87,42 @@ def test_no_page_scrolls_sideways_on_the_narrowest_phone(
         "/accounts/password/change/",
         "/accounts/logout/",
         "/api/docs/",
+    ):
+        fits(page, address)
+
+
+def test_no_page_about_money_scrolls_sideways_on_the_narrowest_phone(browser: Browser, rich: User) -> None:
+    code = PromoCode.objects.create(
+        code="A-CODE-AS-LONG-AS-ONE-CAN-BE-" + ids.new("x")[-10:], kind="percent", amount=10
+    )
+    bought = purchases.buy(
+        user=rich, package_slug="business", key=ids.new("key"), quantity=3, promo_code=code.code
+    )
+    corrections.refund(
+        author=people.dewi(), purchase=bought, reason="A" + "long reason " * 15, key=ids.new("key")
+    )
+    (waiting,) = Correction.objects.filter(purchase=bought)
+    corrections.approve(correction_id=waiting.pk, by=people.someone("Eka", is_staff=True))
+    states = []
+    for state in ("pending", "expired", "failed"):
+        topup = topups.start(user=rich, amount_idr=10_000_000, gateway="sandbox", key=ids.new("key"))
+        TopUp.objects.filter(pk=topup.pk).update(state=state, ask_at=None)
+        states.append(topup.pk)
+    page = browser.page(user=rich, viewport={"width": NARROWEST, "height": 640})
+    for address in (
+        "/billing",
+        f"/billing/packages/enterprise?quantity=100&promo={code.code}",
+        "/billing/packages/starter?quantity=2",
+        f"/billing/purchases/{bought.pk}",
+        "/billing/top-up",
+        "/billing/topups",
+        *(f"/billing/topups/{topup}" for topup in states),
+        f"/sandbox-gateway/{states[0]}",
+        "/billing/history",
+        "/billing/history?kind=refund&direction=in",
+        "/billing/statements",
+        "/billing/notices",
+        "/billing/refill",
     ):
         fits(page, address)
 

@@ -283,10 +283,12 @@ def test_the_bell_counts_what_was_not_read(db: None) -> None:
 def test_a_notice_leads_to_what_it_is_about(db: None) -> None:
     alice = people.alice()
     bought = purchases.buy(user=alice, package_slug="starter", key="a")
-    tell(alice, kind=notices.Kind.REFUND)
+    tell(alice, kind=notices.Kind.REFUND, reference="cor_1")
+    tell(alice, "two", kind=notices.Kind.REFUND, reference="top_1")
     page = signed_in(alice).get(INBOX).content.decode()
     assert f'href="/billing/purchases/{bought.pk}"' in page
     assert 'href="/billing/history"' in page
+    assert 'href="/billing/topups/top_1"' in page
 
 
 def test_wishes_are_kept_and_wrong_ones_refused(db: None) -> None:
