@@ -6,6 +6,7 @@
 
 ``ok`` answers 204; a number is that status (3xx with a Location); ``flaky-N`` fails N times, then takes it; ``text-WORDS``
 answers 200 with these words; ``busy-N`` is 503 with Retry-After: N; ``huge`` a body without an end; ``slow`` says nothing;
+``hang-N`` says nothing N times, then takes it;
 ``drip`` sends its header byte by byte, for ever; ``cut`` breaks the line.
 """
 
@@ -68,7 +69,7 @@ class Receiver:
         script = handler.path.strip("/").split("?")[0]
         self._seen[script] += 1
         word, _dash, more = script.partition("-")
-        if word == "slow":
+        if word == "slow" or (word == "hang" and self._seen[script] <= int(more)):
             self._stop.wait(60)
         elif word == "drip":
             handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
@@ -80,6 +81,8 @@ class Receiver:
                 self.written += handler.wfile.write(b"y" * 65536)
         elif word == "cut":
             handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf of it")
+        elif word == "hang":
+            self._status(handler, 200, b"")
         elif word == "flaky":
             self._status(handler, 500 if self._seen[script] <= int(more) else 200, b"")
         elif word == "busy":

@@ -5,6 +5,8 @@ import hashlib
 import hmac
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -17,10 +19,11 @@ from django.utils import timezone
 from aleph import ids, outbound
 from aleph.accounts.models import User
 from aleph.problems import NotFound
+from aleph.run import BASE_DIR, child_environment
 from billing import delivering, hooks, notices
 from billing.models import Notice, WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from tests import people
-from tests.product import Product
+from tests.product import Product, database_url
 from tests.simulator_receiver import Receiver, Request
 from tests.test_billing_pages import signed_in, words
 from tests.test_notices import tell
@@ -265,6 +268,35 @@ def test_who_dies_while_sending_leaves_it_to_others(alice: User, receiver: Recei
     assert delivery_of(endpoint).attempts == 2
 
 
+def test_a_sender_that_is_killed_leaves_a_trace_and_the_message(committed: None, receiver: Receiver) -> None:
+    alice = people.alice()
+    endpoint = endpoint_of(alice, receiver.url("hang-1"))
+    tell(alice)
+    code = "import sys, django; django.setup(); from billing import delivering; delivering.send(sys.argv[1])"
+    sender = subprocess.Popen(
+        [sys.executable, "-c", code, delivery_of(endpoint).pk],
+        cwd=BASE_DIR,
+        env={
+            **child_environment(),
+            "DJANGO_SETTINGS_MODULE": "aleph.settings",
+            "DATABASE_URL": database_url(),
+        },
+    )
+    until = time.monotonic() + 60
+    while not receiver.requests and sender.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    sender.kill()
+    sender.wait()
+    delivering.send(delivery_of(endpoint).pk)
+    assert len(receiver.requests) == 1, "for a while it is the dead one's"
+    assert delivery_of(endpoint).due_at <= timezone.now() + hooks.LEASE
+    assert send(endpoint).state == State.DONE
+    first, second = receiver.requests
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
+    assert [attempt.status for attempt in delivery_of(endpoint).log.order_by("number")] == [None, 200]
+    assert "no answer recorded" in words(signed_in(alice).get(f"{PAGE}/{endpoint.pk}"))
+
+
 def test_who_comes_back_late_changes_nothing(alice: User, receiver: Receiver) -> None:
     endpoint = endpoint_of(alice, receiver.url("ok"))
     tell(alice)
@@ -397,7 +429,7 @@ def test_slow_receivers_of_one_hold_up_nobody(
     tell(bob)
     monkeypatch.setattr(delivering, "ROUND_S", 0.5)
     delivering.run()
-    assert delivery_of(quick).state == State.DONE
+    assert delivery_of(quick).attempts == 1
     assert sum(delivery.attempts for delivery in slow.deliveries.all()) == delivering.EACH
     WebhookDelivery.objects.filter(endpoint=slow).update(state=State.FAILED)
 
