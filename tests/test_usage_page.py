@@ -499,11 +499,11 @@ def test_names_of_models_are_text_and_never_markup(page: Client, alice: User) ->
 def test_the_page_asks_the_database_only_a_handful_of_times(
     page: Client, alice: User, django_assert_max_num_queries: Any
 ) -> None:
-    """Five of them are for the frame of every page: who it is, his balance, his chats, his notices."""
+    """Five of them are for the frame of every page: who it is, his balance, his chats, his notices; one is for budgets."""
     for nth in range(30):
         call_of(alice, at=days_ago(nth), requested_model=f"m{nth}", metadata={"session": f"cht_{nth}"})
     page.get("/usage")
-    with django_assert_max_num_queries(12):
+    with django_assert_max_num_queries(13):
         page.get("/usage")
     with django_assert_max_num_queries(5):
         page.get(f"/usage/figures?seen={figures.newest(alice)}")
