@@ -218,7 +218,6 @@ class TestErasure:
         assert not storages["attachments"].exists(world.image.path)
         assert Transfer.objects.filter(credit__user=world.alice).exists()
         assert_books_are_right()
-        call_command("check_usage")
 
     def test_ends_a_reply_and_gives_its_hold_back(self) -> None:
         alice = people.alice()
