@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import Page
 
 from aleph import ids
-from aleph.accounts.models import ApiKey, User
+from aleph.accounts.models import ApiKey, Company, Membership, User
 from billing import corrections, hooks, purchases, topups
 from billing.models import Correction, PromoCode, TopUp
 from tests import images, people
@@ -12,6 +12,7 @@ from tests.browser import Browser
 from tests.stories_of_chat import told
 from tests.stories_of_images import draft_of, seeing_model, show
 from tests.stories_of_usage import call_of
+from usage import budget_terms
 from usage.models import TokenUsage
 
 NARROWEST = 320
@@ -62,6 +63,11 @@ def test_no_page_scrolls_sideways_on_the_narrowest_phone(
     shown = show(rich, image, draft_of(rich), draft_of(rich), model=seeing_model())
     hook = hooks.add(rich, url="https://example.com/" + "a-long-path/" * 12, kinds=["refund"])
     hooks.test(rich, hook.pk)
+    company = Company.objects.create(name="PT " + "Perusahaan Sangat Panjang " * 4)
+    Membership.objects.create(company=company, user=rich, role=Membership.Role.ADMIN)
+    budget = budget_terms.create(
+        author=rich, unit="usd", every="month", limit=10**18 - 1, action="warn", company=company
+    )
     page = browser.page(user=rich, viewport={"width": NARROWEST, "height": 640})
     for address in (
         "/",
@@ -78,6 +84,9 @@ def test_no_page_scrolls_sideways_on_the_narrowest_phone(
         "/usage?days=90",
         "/usage?by=month&show=cost&sort=cost",
         f"/usage/calls/{TokenUsage.objects.filter(user=rich).latest('created_at').pk}",
+        "/usage/budgets",
+        "/usage/budgets/add",
+        f"/usage/budgets/{budget.pk}",
         "/settings",
         "/settings/keys",
         "/settings/webhooks",
