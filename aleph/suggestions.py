@@ -233,7 +233,7 @@ def _repeated(user: User, since: datetime) -> list[Repeated]:
 def _costs(message_ids: Iterable[str]) -> dict[str, int]:
     answers = Message.objects.filter(parent__in=list(message_ids), role=Message.Role.ASSISTANT)
     summed = answers.values("parent").annotate(tokens=Sum("tokens_used"))
-    return {row["parent"]: row["tokens"] for row in summed}
+    return {str(row["parent"]): row["tokens"] for row in summed}
 
 
 @require_safe
