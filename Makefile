@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 
 .DEFAULT_GOAL := run
-.PHONY: run test check proofs style types layers migrations deployment translations format lock bench chaos clean
+.PHONY: run test check proofs style types layers migrations deployment translations format lock bench bench-size chaos clean
 
 run: $(VENV)/installed
 	@exec $(BIN)/python -m aleph.run
@@ -64,6 +64,10 @@ LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-
 
 bench: $(VENV)/installed-dev var/bench-venv/bin/litellm
 	$(BIN)/python -m bench.run $(BENCH)
+
+# Usage over millions of calls, in a database of its own that BENCH_DATABASE_URL names. Method: docs/performance.md.
+bench-size: $(VENV)/installed-dev
+	DATABASE_URL=$(BENCH_DATABASE_URL) ALEPH_DATA=$(CURDIR)/var/bench-size $(BIN)/python -m bench.size $(BENCH)
 
 # The product killed at random while people use it: DB=sqlite or postgres, SECONDS, KILLS, SEED. Method: docs/chaos.md.
 chaos: $(VENV)/installed-dev

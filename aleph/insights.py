@@ -264,9 +264,10 @@ def by_model(period: Period) -> list[ModelLine]:
     """Most charged first, then most used."""
     rate = currency.rate_on(period.last)
     sums: dict[str, dict[str, Any]] = {}
-    for row in rollups.totals(since=period.since, until=period.until, by=("label", "model")):
+    told = ("calls", "total_tokens", "charged_tokens", "charged_idr_thousandths", "total_cost_usd")
+    for row in rollups.totals(since=period.since, until=period.until, by=("label", "model"), only=told):
         line = sums.setdefault(name_for_people(row["label"], row["model"]), defaultdict(int))
-        for name in ("calls", "total_tokens", "charged_tokens", "charged_idr_thousandths", "total_cost_usd"):
+        for name in told:
             line[name] += row[name]
     costs = {name: currency.in_idr(line["total_cost_usd"], rate) for name, line in sums.items()}
     longest = max(
@@ -298,7 +299,10 @@ def over_time(period: Period, *, named: int) -> OverTime:
     charged_thousandths, charged_tokens = [0] * len(columns), [0] * len(columns)
     costs: list[list[tuple[date, Decimal]]] = [[] for _column in columns]
     rows = rollups.totals(
-        since=period.since, until=period.until, by=("day", "label", "model"), zone=period.zone
+        since=period.since,
+        until=period.until,
+        by=("day", "label", "model"),
+        zone=period.zone,
     )
     for row in rows:
         at = place.get(row["day"])
