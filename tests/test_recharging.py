@@ -90,6 +90,7 @@ def test_a_reply_is_put_right_to_one_rate_only() -> None:
 def test_who_gives_something_back_has_a_name_and_a_reason() -> None:
     reply = over(orphaned(people.alice()))
     today = timezone.now().date()
+    assert reply.model is not None
     with pytest.raises(CommandError, match="--author"):
         call_command(
             "correct_charges",
