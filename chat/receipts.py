@@ -100,7 +100,10 @@ def rupiah(reply: Message) -> int | None:
 
 
 def rupiah_of(session: Session) -> int:
-    """What all charges in a chat are worth, as `rupiah` values each; those that nobody knows the worth of are left out."""
-    thousandths = F("tokens_used") * F("value_idr_per_1k")
-    charged = Message.objects.filter(session=session, tokens_used__gt=0)
-    return int((charged.aggregate(sum=Sum(thousandths))["sum"] or 0) + 500) // 1000
+    """What all charges in a chat are worth, as `rupiah` values each; those that nobody knows the worth of are left out.
+    Asks, unless it is one of `sessions.seen`."""
+    if not hasattr(session, "worth_thousandths"):
+        thousandths = F("tokens_used") * F("value_idr_per_1k")
+        charged = Message.objects.filter(session=session, tokens_used__gt=0)
+        return int((charged.aggregate(sum=Sum(thousandths))["sum"] or 0) + 500) // 1000
+    return int((session.worth_thousandths or 0) + 500) // 1000

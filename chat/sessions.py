@@ -6,7 +6,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import BooleanField, F, QuerySet
+from django.db.models import BooleanField, F, OuterRef, QuerySet, Subquery, Sum
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -92,6 +92,22 @@ def get(user: User, session_id: str) -> Session:
     if not ids.is_one(session_id, "cht"):
         raise NotFound
     session = OF_OWNER.first(user=user.pk, id=session_id)
+    if session is None:
+        raise NotFound
+    return session
+
+
+def seen(user: User, session_id: str) -> Session:
+    """As `get`, for whoever looks at it: with `worth_thousandths`, what its charges are worth in thousandths of a rupiah
+    by what was last paid for tokens at each; None where nothing was charged or nobody knows."""
+    if not ids.is_one(session_id, "cht"):
+        raise NotFound
+    charged = Message.objects.filter(session=OuterRef("pk"), tokens_used__gt=0).order_by()
+    worth = (
+        charged.values("session").annotate(sum=Sum(F("tokens_used") * F("value_idr_per_1k"))).values("sum")
+    )
+    found = Session.objects.filter(user=user, pk=session_id).select_related("model")
+    session = found.annotate(worth_thousandths=Subquery(worth)).first()
     if session is None:
         raise NotFound
     return session

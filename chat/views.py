@@ -110,7 +110,7 @@ def session(request: Request, session_id: str) -> HttpResponse:
     with what stands in the composer: so one looks again without JavaScript."""
     if request.method == "POST":
         return _drawn_again(request, session_id, Said.of(request))
-    found = sessions.get(request.user, session_id)
+    found = sessions.seen(request.user, session_id)
     at, before = (request.GET.get(name) or None for name in ("at", "before"))
     if before and request.htmx:
         return render(request, "chat/_thread.html", _thread(found, at=at, before=before))

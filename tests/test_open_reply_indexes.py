@@ -59,7 +59,8 @@ def test_the_list_of_chats_reads_open_replies_only() -> None:
         found = sessions.recent(alice)
     assert {session.pk for session in found if getattr(session, "is_open", False)} == {writing.pk}
     ((sql, params),) = asked
-    assert "one_open_reply_per_session" in plan_of(sql, params)
+    plan = plan_of(sql, params)
+    assert "one_open_reply_per_session" in plan or "message_open" in plan, plan
 
 
 def test_the_metrics_read_open_replies_only() -> None:
