@@ -71,13 +71,17 @@ def newest(user: User) -> DataExport | None:
     return export
 
 
+def assert_own(user: User, export_id: str) -> None:
+    """Raises `NotFound` for what is not the user's."""
+    if not ids.is_one(export_id, "exp") or not DataExport.objects.filter(user=user, pk=export_id).exists():
+        raise NotFound
+
+
 def take(user: User, export_id: str) -> DataExport:
     """Fetch a copy: the first one who asks gets it, and nobody after him. Raises `Fetched`, and `NotFound` for what is not
     the user's."""
-    own = DataExport.objects.filter(user=user, pk=export_id)
-    if not ids.is_one(export_id, "exp") or not own.exists():
-        raise NotFound
-    ready = own.filter(state=State.READY, expires_at__gt=timezone.now())
+    assert_own(user, export_id)
+    ready = DataExport.objects.filter(pk=export_id, state=State.READY, expires_at__gt=timezone.now())
     taken = Update(lambda: ready, state=State.FETCHED).returning()
     if not taken:
         raise Fetched

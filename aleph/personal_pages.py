@@ -35,8 +35,14 @@ def ask(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 @guarded
-@reauthentication_required
 def fetch(request: HttpRequest, export_id: str) -> HttpResponse | StreamingHttpResponse:
+    """Nobody is asked for his password to learn that it is not his."""
+    exports.assert_own(_person(request), export_id)
+    return _fetch(request, export_id)
+
+
+@reauthentication_required
+def _fetch(request: HttpRequest, export_id: str) -> HttpResponse | StreamingHttpResponse:
     export = exports.take(_person(request), export_id)
     name = f"aleph-{timezone.localdate():%Y-%m-%d}.zip"
     return StreamingHttpResponse(
