@@ -188,16 +188,19 @@ class InfoView(APIView):
 
 
 def known_as(name: str, *, input_tokens: int = 0) -> Known:
-    """A model by its name in the catalogue, at the price of now for a prompt of this size. Raises `UnknownModel`."""
+    """A model by its name in the catalogue, at the price of now for a prompt of this size: that of the first provider that
+    has one, of those that would be asked, or would be if they were connected. Raises `UnknownModel`."""
     if name == MODEL:
         return OF_S1
     offer = catalogue.find(name)
     model = offer.model
-    price = None
-    if offer.route is not None:
-        price = pricing.price_at(
-            offer.route.provider, offer.route.upstream_model, timezone.now(), input_tokens=input_tokens
-        )
+    routes = offer.routes or model.routes.filter(is_enabled=True).order_by("position", "pk")
+    now = timezone.now()
+    prices = (
+        pricing.price_at(route.provider, route.upstream_model, now, input_tokens=input_tokens)
+        for route in routes
+    )
+    price = next(filter(None, prices), None)
     return Known(
         name=model.slug,
         input_usd=price.input_usd_per_million if price else None,

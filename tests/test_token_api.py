@@ -107,6 +107,22 @@ def test_a_model_without_a_price_says_that_nobody_knows() -> None:
     assert program().get("/token-info", {"model": slug}).json()["pricing"]["input_tokens_per_1k"] is None
 
 
+@pytest.mark.parametrize("is_connected", [True, False])
+def test_a_route_without_a_price_of_its_own_lets_the_next_one_say(
+    request: pytest.FixtureRequest, is_connected: bool
+) -> None:
+    """A workflow asks others, and they have the prices; and a price is known before anybody is connected."""
+    model = special_model("swift", script="sim-words-5")
+    route = model.routes.get()
+    price_of(route.provider, route.upstream_model, "2 - - 8.5")
+    model.routes.update(position=1)
+    model.routes.create(provider="n8n", upstream_model="swift", position=0)
+    if is_connected:
+        request.getfixturevalue("simulator")
+    info = program().get("/token-info", {"model": "swift"}).json()
+    assert info["pricing"]["input_tokens_per_1k"] == "$0.002"
+
+
 def test_a_free_model_costs_nothing() -> None:
     assert ChatModel.objects.filter(slug="aleph-demo").exists()
     assert (
