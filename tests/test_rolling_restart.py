@@ -68,8 +68,9 @@ class Fleet:
         return port
 
     def roll_web(self, balancer: Balancer, port: int) -> None:
+        """Nobody else is led to a process once it is asked to go: what waits at its door then is not answered."""
         old = self.child("web")
-        balancer.ports = (self.port, port)
+        balancer.ports = (port,)
         self.let_go(old)
 
     def let_go(self, child: Child) -> None:
