@@ -18,7 +18,7 @@ from django.db.models import CharField
 from django.utils import timezone
 
 from aleph import ids
-from aleph.prepared import insert
+from aleph.prepared import Given, Rows, insert
 from usage import budgets, calibration, partitions, pricing
 from usage.calibration import Lesson
 from usage.counts import Counts
@@ -36,6 +36,10 @@ AGAIN_WITHIN = timedelta(days=2)
 
 DEEPEST = 6
 """Levels of metadata that are kept."""
+
+SAME_ATTEMPT = Rows(
+    lambda: TokenUsage.objects.filter(operation_id=Given("operation_id"), attempt=Given("attempt"))
+)
 
 
 def record(
@@ -199,8 +203,9 @@ def _is_of_last_month(row: TokenUsage) -> bool:
     before = row.created_at - AGAIN_WITHIN
     if partitions.month_of(before) == partitions.month_of(row.created_at):
         return False
-    same = TokenUsage.objects.filter(operation_id=row.operation_id, attempt=row.attempt)
-    return same.filter(created_at__gte=before).exists()
+    # The moments are compared here: asked for recent rows, PostgreSQL may read all of them instead of the few of this id.
+    same = SAME_ATTEMPT.all(operation_id=row.operation_id, attempt=row.attempt)
+    return any(other.created_at >= before for other in same)
 
 
 def _text(field: str, value: str) -> str:
