@@ -4,6 +4,12 @@ import select
 from typing import Any
 
 import psycopg
+from psycopg import _queries
+
+# Of a statement with more values psycopg works out anew where they go, each time it is sent: it takes such statements for
+# ones that never come again. A turn's messages and its usage row have more, and always the same words.
+_queries.MAX_CACHED_STATEMENT_PARAMS = 200
+_queries.MAX_CACHED_STATEMENT_LENGTH = 16_384
 
 _TROUBLE = select.POLLIN | select.POLLERR | select.POLLHUP
 

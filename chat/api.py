@@ -17,7 +17,7 @@ from typing import Any
 
 from asgiref.sync import async_to_sync
 from django.db import connection
-from django.http import HttpRequest, HttpResponseBase, JsonResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.utils import translation
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext_lazy as _
@@ -659,9 +659,7 @@ def answer(request: HttpRequest, waiting: Pending) -> HttpResponseBase:
         events: AsyncIterable[str] = streamed(waiting)
         if waiting.seat is not None:
             events = viewers.Watched(waiting.seat, waiting.reply.pk, events, farewell=farewell())
-        response = StreamingHttpResponse(events, content_type="text/event-stream")
-        response["Cache-Control"] = "no-cache"
-        response["X-Accel-Buffering"] = "no"
+        response = live.EventStream(events)
         return budgets.noted(rates.noted(response, waiting.left), waiting.budget)
     connection.close()
     status, body = async_to_sync(whole)(waiting)

@@ -7,13 +7,14 @@ comes (the relay may be gone, or the end may have been lost; R41, R43).
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
 from django.db import InterfaceError, OperationalError
-from django.http import HttpRequest
+from django.http import HttpRequest, StreamingHttpResponse
 from django.template.loader import render_to_string
 from django.utils import timezone, translation
 
@@ -39,6 +40,12 @@ DRAW_REST = 10.0
 """One viewer rests this many times as long as his last drawing took."""
 SLOW_S = 0.03
 
+HEADERS = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+}
+
 REPLY = Rows(lambda: Message.objects.select_related("model", "session", "parent").filter(pk=Given("id")))
 
 
@@ -46,6 +53,20 @@ def event(name: str, data: str) -> str:
     """One server-sent event; lines of `data` as the protocol wants them."""
     lines = "".join(f"data: {line}\n" for line in data.split("\n"))
     return f"event: {name}\n{lines}\n"
+
+
+class EventStream(StreamingHttpResponse):
+    """Server-sent events as they come. Only one generator stands between them and the server: what Django puts there is paid
+    again for every piece of every reply."""
+
+    def __init__(self, events: AsyncIterable[str]) -> None:
+        super().__init__(events, headers=HEADERS)
+        self.events = events
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async with aclosing(cast(AsyncGenerator[str, None], aiter(self.events))) as events:
+            async for event in events:
+                yield event.encode()
 
 
 @dataclass(frozen=True, slots=True)

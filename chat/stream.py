@@ -5,8 +5,9 @@ Redis is a relay; the truth is in the database, and everything here may be lost 
 ``text:<reply>:<epoch>``  all text so far, written by byte offset (so that a repeated write changes nothing), for
     those who come in the middle;
 ``live``                  one stream of all replies' deltas, capped, which every web process reads once for all its
-    viewers. An entry says at which character of the reply it begins, so a reader notices whatever it
-    missed and reads the first key again: nothing can be doubled, nothing can stay missing;
+    viewers. An entry carries all that a worker wrote in one go (``d``), or the end of a reply (``x``). Each delta says at
+    which character of the reply it begins, so a reader notices whatever it missed and reads the first key again: nothing
+    can be doubled, nothing can stay missing;
 ``swept``  when a sweep last ran to its end.
 
 A worker process has one `Publisher`, a web process one `Hub`.
@@ -14,6 +15,7 @@ A worker process has one `Publisher`, a web process one `Hub`.
 
 import asyncio
 import contextlib
+import json
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -32,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 LIVE = f"{settings.REDIS_PREFIX}live"
 SWEPT = f"{settings.REDIS_PREFIX}swept"
-LIVE_LENGTH = 50_000
+LIVE_LENGTH = 4_000
 TEXT_SECONDS = 3600
 ENDED_SECONDS = 60
 FLUSH_SECONDS = 0.025
@@ -42,6 +44,10 @@ QUIET_S = 0.3
 """How long somebody waits for news before he is given the chance to look around."""
 
 FAULTS = (redis.RedisError, OSError)
+
+
+Delta = tuple[str, int, int, str]
+"""A piece of a reply: its id, its epoch, the character at which the piece begins, the piece."""
 
 
 def _key(reply_id: str, epoch: int) -> str:
@@ -159,18 +165,16 @@ class Publisher:
 
     def _send(self, batch: dict[tuple[str, int], _Pending]) -> None:
         pipeline = client().pipeline(transaction=False)
+        deltas: list[Delta] = []
         for (reply_id, epoch), pending in batch.items():
             delta = "".join(pending.parts)
             key = _key(reply_id, epoch)
             pipeline.setrange(key, pending.byte_offset, delta.encode())
             if pending.offset == 0:
                 pipeline.expire(key, TEXT_SECONDS)
-            pipeline.xadd(
-                LIVE,
-                {"r": reply_id, "e": epoch, "o": pending.offset, "t": delta},
-                maxlen=LIVE_LENGTH,
-                approximate=True,
-            )
+            deltas.append((reply_id, epoch, pending.offset, delta))
+        # Last, so that whoever hears of a text finds it under its key.
+        pipeline.xadd(LIVE, {"d": json.dumps(deltas)}, maxlen=LIVE_LENGTH, approximate=True)
         try:
             pipeline.execute()
         except FAULTS as error:
@@ -187,7 +191,7 @@ def publisher() -> Publisher:
 def end(reply_id: str, epoch: int) -> None:
     """Tell all viewers that a reply is over and stands in the database (R41). Whoever closes a reply calls this."""
     pipeline = client().pipeline(transaction=False)
-    pipeline.xadd(LIVE, {"r": reply_id, "x": "1"}, maxlen=LIVE_LENGTH, approximate=True)
+    pipeline.xadd(LIVE, {"x": reply_id}, maxlen=LIVE_LENGTH, approximate=True)
     # Where the first write was lost, nothing has said yet that the text may go.
     pipeline.expire(_key(reply_id, epoch), ENDED_SECONDS)
     try:
@@ -259,27 +263,28 @@ class Tail:
 
 
 class _Strays:
-    """Entries of replies that nobody follows here yet: a quick reply may be over before its first viewer listens. They
+    """News of replies that nobody follows here yet: a quick reply may be over before its first viewer listens. They
     are kept for one to two `SECONDS`, and never more than `MOST`."""
 
     SECONDS = 1.0
     MOST = 4000
 
     def __init__(self) -> None:
-        self._older: dict[str, list[dict[bytes, bytes]]] = {}
-        self._newer: dict[str, list[dict[bytes, bytes]]] = {}
+        self._older: dict[str, list[Delta | None]] = {}
+        self._newer: dict[str, list[Delta | None]] = {}
         self._kept = 0
         self._turned_at = 0.0
 
-    def keep(self, reply_id: str, fields: dict[bytes, bytes]) -> None:
+    def keep(self, reply_id: str, delta: Delta | None) -> None:
+        """None: its end."""
         now = time.monotonic()
         if now - self._turned_at > self.SECONDS or self._kept >= self.MOST // 2:
             self._older = self._newer if now - self._turned_at < 2 * self.SECONDS else {}
             self._newer, self._kept, self._turned_at = {}, 0, now
-        self._newer.setdefault(reply_id, []).append(fields)
+        self._newer.setdefault(reply_id, []).append(delta)
         self._kept += 1
 
-    def of(self, reply_id: str) -> list[dict[bytes, bytes]]:
+    def of(self, reply_id: str) -> list[Delta | None]:
         """What is kept of a reply, oldest first; nothing afterwards."""
         return self._older.pop(reply_id, []) + self._newer.pop(reply_id, [])
 
@@ -289,10 +294,11 @@ class Hub:
 
     def __init__(self) -> None:
         self._tails: dict[str, Tail] = {}
-        # A connection of its own: however many viewers come at once, their texts must not hold up the live stream.
-        self._live: Any = redis.asyncio.Redis.from_url(
-            settings.REDIS_URL, socket_timeout=15, socket_connect_timeout=1
-        )
+        # A connection of its own: however many viewers come at once, their texts must not hold up the live stream. Commands
+        # go over it as they are: what the client puts around each of them costs more than all the rest of reading.
+        self._live: Any = redis.asyncio.ConnectionPool.from_url(
+            settings.REDIS_URL, socket_timeout=15, socket_connect_timeout=1, protocol=2
+        ).make_connection()
         self._texts: Any = redis.asyncio.Redis.from_pool(
             redis.asyncio.BlockingConnectionPool.from_url(
                 settings.REDIS_URL, socket_timeout=5, socket_connect_timeout=1, max_connections=16, timeout=5
@@ -312,8 +318,8 @@ class Hub:
         tail = self._tails.get(reply_id)
         if tail is None:
             tail = self._tails[reply_id] = Tail(reply_id)
-            for fields in self._strays.of(reply_id):
-                self._dispatch(fields)
+            for delta in self._strays.of(reply_id):
+                self._tell(reply_id, delta)
         tail.viewers += 1
         tail.replace(epoch, "")
         try:
@@ -341,27 +347,41 @@ class Hub:
         while task is None or not task.cancelling():
             try:
                 if not last:
-                    newest = await self._live.xrevrange(LIVE, count=1)
+                    newest = await self._ask("XREVRANGE", LIVE, "+", "-", "COUNT", 1)
                     last = newest[0][0] if newest else "0-0"
                     started.set()
-                answer = await self._live.xread({LIVE: last}, count=2000, block=5000)
+                answer = await self._ask("XREAD", "COUNT", 2000, "BLOCK", 5000, "STREAMS", LIVE, last)
                 for _, entries in answer or ():
-                    for entry_id, fields in entries:
+                    for entry_id, (name, value) in entries:
                         last = entry_id
-                        self._dispatch(fields)
+                        self._dispatch(name, value)
             except FAULTS as error:
                 log.warning("the live stream cannot be read", error=str(error))
+                with contextlib.suppress(*FAULTS):
+                    await self._live.disconnect()
                 await asyncio.sleep(0.3)
 
-    def _dispatch(self, fields: dict[bytes, bytes]) -> None:
-        reply_id = fields[b"r"].decode()
+    async def _ask(self, *command: str | bytes | int) -> Any:
+        await self._live.connect()
+        await self._live.send_command(*command)
+        return await self._live.read_response()
+
+    def _dispatch(self, name: bytes, value: bytes) -> None:
+        if name == b"x":
+            self._tell(value.decode(), None)
+        else:
+            for delta in json.loads(value):
+                self._tell(delta[0], delta)
+
+    def _tell(self, reply_id: str, delta: Delta | None) -> None:
         tail = self._tails.get(reply_id)
         if tail is None:
-            self._strays.keep(reply_id, fields)
-        elif b"x" in fields:
+            self._strays.keep(reply_id, delta)
+        elif delta is None:
             tail.end()
         else:
-            tail.take(int(fields[b"e"]), int(fields[b"o"]), fields[b"t"].decode())
+            _reply_id, epoch, offset, text = delta
+            tail.take(epoch, offset, text)
 
 
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()

@@ -12,7 +12,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 from django.template.loader import render_to_string
 from django.urls import reverse
@@ -47,11 +47,6 @@ from chat.pages import Request, View, fragment, moved, page
 from chat.turns import Quote, Turn
 from usage import budgets
 
-EVENT_STREAM = {
-    "Content-Type": "text/event-stream",
-    "Cache-Control": "no-cache",
-    "X-Accel-Buffering": "no",
-}
 NOTICE = "#composer-notice"
 DIALOGS = "#dialogs"
 YEAR_S = 365 * 24 * 3600
@@ -252,12 +247,12 @@ def stream(request: HttpRequest, reply_id: str) -> HttpResponseBase:
             seat = viewers.admit(request)
             farewell = partial(_farewell, reply, get_language())
             events = viewers.Watched(seat, reply.pk, events, farewell=farewell, comes_back=True)
-        return StreamingHttpResponse(events, headers=EVENT_STREAM)
+        return live.EventStream(events)
     except NotFound:
         return HttpResponse(status=404)
     except RateLimited:
         again = render_to_string("chat/_again.html", {"reply": reply, "is_full": True})
-        return HttpResponse(live.event("again", again), headers=EVENT_STREAM)
+        return HttpResponse(live.event("again", again), headers=live.HEADERS)
 
 
 @page("GET")
