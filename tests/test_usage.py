@@ -95,8 +95,16 @@ def test_recording_twice_gives_the_first_row_and_leaves_the_transaction_alive(al
     assert TokenUsage.objects.filter(operation_id="msg_1").count() == 2
 
 
-def test_recording_is_two_statements(alice: User, django_assert_num_queries: Any) -> None:
-    with django_assert_num_queries(2):
+@pytest.mark.parametrize(("again_within", "statements"), [(timedelta(0), 2), (timedelta(days=40), 3)])
+def test_recording_is_two_statements_and_one_more_just_after_a_month_has_turned(
+    again_within: timedelta,
+    statements: int,
+    alice: User,
+    django_assert_num_queries: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(meter, "AGAIN_WITHIN", again_within)
+    with django_assert_num_queries(statements):
         call_of(alice)
 
 
