@@ -8,7 +8,6 @@ from typing import Any, cast
 from allauth.account.decorators import reauthentication_required
 from django import forms
 from django.contrib import messages
-from django.contrib.auth.decorators import login_required
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -21,6 +20,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from aleph import outbound, rates
+from aleph.accounts.entrance import signed_in
 from aleph.accounts.models import User
 from aleph.problems import Problem
 from billing import hooks
@@ -77,7 +77,7 @@ class ChoiceForm(forms.Form):
     is_on = forms.BooleanField(label=gettext_lazy("Send to this address"), required=False)
 
 
-@login_required
+@signed_in
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 def endpoints(request: HttpRequest) -> HttpResponse:

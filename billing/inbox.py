@@ -10,8 +10,9 @@ from django.shortcuts import redirect, render
 from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_safe
 
+from aleph.accounts.entrance import posted
 from aleph.accounts.models import User
 from billing import mailing, notices
 from billing.models import Notice
@@ -96,7 +97,7 @@ def page(request: HttpRequest) -> HttpResponse:
     return _page(request, form)
 
 
-@require_POST
+@posted("billing:notices")
 @guarded
 def readings(request: HttpRequest) -> HttpResponse:
     """Marks one notice as read, or everything that the page has shown."""
@@ -108,7 +109,7 @@ def readings(request: HttpRequest) -> HttpResponse:
     return HttpResponse(status=303, headers={"Location": reverse("billing:notices")})
 
 
-@require_POST
+@posted("billing:notices")
 @guarded
 def wishes(request: HttpRequest) -> HttpResponse:
     form = WishesForm(request.POST)

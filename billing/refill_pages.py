@@ -8,8 +8,9 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_safe
 
+from aleph.accounts.entrance import posted
 from aleph.accounts.models import User
 from aleph.problems import InvalidRequest, NotFound
 from aleph.templatetags.aleph import count, rupiah
@@ -52,7 +53,7 @@ def page(request: HttpRequest) -> HttpResponse:
     return _page(request)
 
 
-@require_POST
+@posted("billing:refill")
 @guarded
 def settings(request: HttpRequest) -> HttpResponse:
     user = cast(User, request.user)
@@ -75,7 +76,7 @@ def settings(request: HttpRequest) -> HttpResponse:
     return redirect("billing:refill")
 
 
-@require_POST
+@posted("billing:refill")
 @guarded
 def stops(request: HttpRequest) -> HttpResponse:
     refills.turn_off(user=cast(User, request.user))

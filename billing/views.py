@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Self, cast
 
-from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
@@ -16,9 +15,10 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.http import urlencode
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_safe
 
 from aleph import rates
+from aleph.accounts.entrance import posted, signed_in
 from aleph.accounts.models import User
 from aleph.problems import Problem, noting_delay
 from billing import ledger, receipts, statements, topups
@@ -81,7 +81,7 @@ def page(view: View) -> View:
             whole = render(request, "shell/problem.html", {"problem": problem}, status=problem.status)
             return noting_delay(whole, problem)
 
-    return never_cache(login_required(guarded))
+    return never_cache(signed_in(guarded))
 
 
 @require_safe
@@ -115,7 +115,7 @@ def confirm(request: HttpRequest, slug: str) -> HttpResponse:
     return _confirm(request, order)
 
 
-@require_POST
+@posted("billing:home")
 @page
 def purchases(request: HttpRequest) -> HttpResponse:
     user = cast(User, request.user)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, cast
 
-from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import render
 from django.utils.cache import patch_vary_headers
@@ -15,6 +14,7 @@ from django.views.decorators.gzip import gzip_page
 from django_htmx.http import HttpResponseClientRedirect, reswap, retarget
 from django_htmx.middleware import HtmxDetails
 
+from aleph.accounts.entrance import to_sign_in
 from aleph.accounts.models import User
 from aleph.problems import Problem, noting_delay
 
@@ -44,7 +44,7 @@ def page(*methods: str) -> Callable[[View], View]:
                 return HttpResponseNotAllowed(allowed)
             asked = cast(Request, request)
             if not request.user.is_authenticated:
-                return _to_sign_in(asked)
+                return to_sign_in(asked)
             try:
                 response = view(asked, *args, **kwargs)
             except Problem as problem:
@@ -81,10 +81,3 @@ def moved(request: Request, url: str) -> HttpResponse:
     if request.htmx:
         return HttpResponseClientRedirect(url)
     return HttpResponse(status=303, headers={"Location": url})
-
-
-def _to_sign_in(request: Request) -> HttpResponse:
-    """By htmx the whole page goes to sign in, since its place must not be taken by a form; then back to where it was."""
-    if request.htmx:
-        return HttpResponseClientRedirect(redirect_to_login(request.htmx.current_url_abs_path or "/").url)
-    return redirect_to_login(request.get_full_path() if request.method in ("GET", "HEAD") else "/")

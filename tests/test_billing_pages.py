@@ -259,7 +259,32 @@ def test_guests_are_asked_to_sign_in(receipt: Purchase) -> None:
 
 
 def test_nothing_is_bought_by_a_link(receipt: Purchase) -> None:
-    assert signed_in(receipt.user).get(BUY).status_code == 405
+    """The answer to a form stands at its address: whoever goes there again finds the packages."""
+    answer = signed_in(receipt.user).get(f"{BUY}?package=pro&key=b")
+    assert (answer.status_code, answer["Location"]) == (303, HOME)
+    assert Purchase.objects.filter(user=receipt.user).count() == 1
+
+
+def test_whoever_was_signed_out_meanwhile_comes_back_to_what_he_was_buying(db: None) -> None:
+    alice, there = people.alice(), f"{CONFIRM}?quantity=3"
+    asked = Client().post(BUY, {"package": "pro"}, headers={"referer": f"http://testserver{there}"})
+    client = Client()
+    answer = client.post(asked["Location"], {"login": alice.email, "password": people.PASSWORD})
+    assert (answer.status_code, answer["Location"]) == (302, there)
+
+
+@pytest.mark.parametrize("before", ["https://evil.example/billing", "", "//evil.example"])
+def test_nobody_is_sent_to_another_site_after_signing_in(db: None, before: str) -> None:
+    asked = Client().post(BUY, {"package": "pro"}, headers={"referer": before})
+    assert asked["Location"] == f"{reverse('account_login')}?next=/"
+
+
+def test_a_page_that_asks_by_itself_goes_to_sign_in_as_a_whole(db: None) -> None:
+    here = "http://testserver/billing/topups/top_1"
+    asked = Client().get(
+        "/billing/topups/top_1/state", headers={"hx-request": "true", "hx-current-url": here}
+    )
+    assert asked["HX-Redirect"] == f"{reverse('account_login')}?next=/billing/topups/top_1"
 
 
 def test_no_browser_keeps_a_copy(receipt: Purchase) -> None:

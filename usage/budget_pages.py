@@ -9,7 +9,6 @@ from typing import Any, cast
 
 from django import forms
 from django.contrib import messages
-from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
@@ -20,6 +19,7 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from aleph.accounts.entrance import signed_in
 from aleph.accounts.models import ApiKey, User
 from aleph.problems import Problem, noting_delay
 from usage import budget_terms, budgets
@@ -191,7 +191,7 @@ def page(view: View) -> View:
             whole = render(request, "shell/problem.html", {"problem": problem}, status=problem.status)
             return noting_delay(whole, problem)
 
-    return never_cache(login_required(guarded))
+    return never_cache(signed_in(guarded))
 
 
 @require_safe

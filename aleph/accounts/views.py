@@ -4,19 +4,18 @@ from typing import cast
 
 from allauth.account.decorators import reauthentication_required
 from django.contrib import messages
-from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.db.models import Case, Q, When
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
-from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from django.utils.translation import override
 from django.views.decorators.http import require_http_methods, require_POST
 
 from aleph.accounts import language
+from aleph.accounts.entrance import of_ours, page_before, signed_in
 from aleph.accounts.forms import KeyForm, LanguageForm, SettingsForm
 from aleph.accounts.models import ApiKey, User
 
@@ -27,7 +26,7 @@ KEYS_SHOWN = 25
 IS_OVER = Q(revoked_at__isnull=False) | Q(expires_at__lte=Now())
 
 
-@login_required
+@signed_in
 @require_http_methods(["GET", "HEAD", "POST"])
 def profile(request: HttpRequest) -> HttpResponse:
     # A copy of the person, because a form writes what was typed into its instance even where it refuses it.
@@ -56,7 +55,7 @@ def choose_language(request: HttpRequest) -> HttpResponse:
     return response
 
 
-@login_required
+@signed_in
 @require_http_methods(["GET", "HEAD", "POST"])
 def keys(request: HttpRequest) -> HttpResponse:
     return issue_key(request) if request.method == "POST" else key_page(request, KeyForm())
@@ -76,7 +75,7 @@ def issue_key(request: HttpRequest) -> HttpResponse:
     return key_page(request, KeyForm(), fresh_key=key)
 
 
-@login_required
+@signed_in
 @require_POST
 def revoke_key(request: HttpRequest, key_id: int) -> HttpResponse:
     key = get_object_or_404(ApiKey, user=person(request), id=key_id)
@@ -105,7 +104,7 @@ def usable_keys(request: HttpRequest) -> int:
 
 
 def person(request: HttpRequest) -> User:
-    """Whoever is signed in; for views behind `login_required`."""
+    """Whoever is signed in; for views behind `signed_in`."""
     return cast(User, request.user)
 
 
@@ -114,9 +113,5 @@ def form_status(form: SettingsForm | KeyForm) -> int:
 
 
 def way_back(request: HttpRequest) -> str:
-    for url in (request.POST.get("next", ""), request.headers.get("Referer", "")):
-        if url and url_has_allowed_host_and_scheme(
-            url, allowed_hosts={request.get_host()}, require_https=request.is_secure()
-        ):
-            return url
-    return "/"
+    """Where the form says that its reader was, else where the request says so."""
+    return of_ours(request, request.POST.get("next", "")) or page_before(request)
