@@ -4,6 +4,7 @@ Coming back from a gateway proves nothing: a top-up's page says what is known, a
 must not lead to another host, which the policy forbids, so the way out is a page that goes on by itself.
 """
 
+import re
 from datetime import timedelta
 from typing import Any, cast
 
@@ -13,11 +14,13 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.utils.translation import gettext_lazy as _
+from django.views.decorators.http import require_http_methods, require_safe
 
 from aleph import rates
+from aleph.accounts.entrance import posted
 from aleph.accounts.models import User
-from aleph.problems import Problem, noting_delay
+from aleph.problems import InvalidRequest, Problem, noting_delay
 from billing import ledger, topups
 from billing.models import TopUp
 from billing.views import page
@@ -26,8 +29,16 @@ CHIPS_IDR = (50_000, 100_000, 200_000, 500_000, 1_000_000)
 STEP_IDR = 10_000
 LIVE_S = 600
 """How long a page asks by itself after it was drawn, every three seconds; then its reader does."""
+WRITTEN = re.compile(
+    r"(?:Rp\.?\s*)?(?P<whole>\d{1,30}|\d{1,3}(?P<by>[., ])\d{3}(?:(?P=by)\d{3}){0,9})(?:[.,](?:00?|-))?",
+    re.ASCII | re.IGNORECASE,
+)
 STOP_POLLING = 286
 """htmx's status for: this is the last answer."""
+
+
+class NoAmount(InvalidRequest):
+    text = _("Please write the amount in whole rupiah, such as 75.000.")
 
 
 @require_safe
@@ -77,7 +88,7 @@ def state(request: HttpRequest, topup_id: str) -> HttpResponse:
     return render(request, "billing/_topup.html", context, status=status)
 
 
-@require_POST
+@posted("billing:topup")
 @page
 def checks(request: HttpRequest, topup_id: str) -> HttpResponse:
     """Ask the gateway now."""
@@ -94,14 +105,24 @@ def checks(request: HttpRequest, topup_id: str) -> HttpResponse:
 
 def _start(request: HttpRequest) -> HttpResponse:
     user = cast(User, request.user)
-    amount = _typed(request.POST.get("amount", "") or request.POST.get("own", ""))
+    chip, own = request.POST.get("amount", ""), request.POST.get("own", "")
+    amount = rupiah_in(chip or own)
     return_to = _path_of_ours(request.POST.get("next", ""))
     gateway, key = request.POST.get("gateway", ""), request.POST.get("key", "")
     try:
         rates.take(request, "topup")
+        if amount is None:
+            raise NoAmount
         begun = topups.start(user=user, amount_idr=amount, gateway=gateway, key=key, return_to=return_to)
     except Problem as problem:
-        again = _form(request, amount_idr=amount, return_to=return_to, gateway=gateway, problem=problem)
+        again = _form(
+            request,
+            amount_idr=amount or 0,
+            own="" if chip else own,
+            return_to=return_to,
+            gateway=gateway,
+            problem=problem,
+        )
         return noting_delay(again, problem)
     return HttpResponse(status=303, headers={"Location": reverse("billing:topup_pay", args=[begun.pk])})
 
@@ -111,6 +132,7 @@ def _form(
     *,
     amount_idr: int,
     return_to: str,
+    own: str = "",
     gateway: str = "",
     problem: Problem | None = None,
 ) -> HttpResponse:
@@ -123,13 +145,14 @@ def _form(
             "balance": balance,
             "chips": [chip for chip in CHIPS_IDR if settings.TOPUP_MIN_IDR <= chip <= settings.TOPUP_MAX_IDR],
             "amount_idr": amount_idr or CHIPS_IDR[1],
-            "is_own": bool(amount_idr) and amount_idr not in CHIPS_IDR,
+            "own": own or (str(amount_idr) if amount_idr and amount_idr not in CHIPS_IDR else ""),
             "least_idr": settings.TOPUP_MIN_IDR,
             "most_idr": settings.TOPUP_MAX_IDR,
             "methods": methods,
             "chosen": gateway if any(gateway == method.name for method in methods) else "",
             "next": _path_of_ours(return_to),
             "problem": problem,
+            "is_wrong": isinstance(problem, NoAmount | topups.WrongAmount),
         },
         status=problem.status if problem else 200,
     )
@@ -160,10 +183,11 @@ def _until(request: HttpRequest) -> int:
     return int(until) if until.isascii() and until.isdecimal() and len(until) < 12 else 0
 
 
-def _typed(amount: str) -> int:
-    """An amount as people write it: 75000, 75.000, Rp 75.000; 0 for what is none."""
-    digits = amount.strip().removeprefix("Rp").replace(".", "").replace(",", "").replace(" ", "")
-    return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) <= 12 else 0
+def rupiah_in(text: str) -> int | None:
+    """Whole rupiah as people write them: ``75000``, ``75.000``, ``Rp 75,000``, ``75.000,00``, ``75.000,-``. None for what could
+    mean another amount, too: nobody pays a hundred times as much because of a comma."""
+    found = WRITTEN.fullmatch(text.strip())
+    return int(re.sub(r"\D", "", found["whole"])) if found else None
 
 
 def _path_of_ours(path: str) -> str:
