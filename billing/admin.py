@@ -8,7 +8,7 @@ from typing import Any, cast
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.widgets import AdminTextInputWidget
-from django.db.models import Max, Model, QuerySet
+from django.db.models import Field, Max, Model, PositiveBigIntegerField, QuerySet
 from django.http import HttpRequest
 from django.shortcuts import redirect
 from django.utils.formats import number_format
@@ -21,6 +21,7 @@ from aleph.problems import Problem
 from aleph.staff import CappedPaginator, LongList, ReadOnlyAdmin, by_period
 from aleph.templatetags.aleph import rupiah, signed
 from billing import corrections, freezing, offers, rounds, topups
+from billing.amounts import AmountField
 from billing.correction_forms import AdjustmentForm, DecisionForm, RefundForm, would_refund
 from billing.gateways.base import GatewayError
 from billing.models import (
@@ -41,6 +42,11 @@ from billing.models import (
 
 MOST_ASKED = 20
 """Top-ups that one action of staff takes up: each may wait for a gateway."""
+REFUSAL = "_refusal_of_correction"
+AMOUNTS: dict[type[Field], dict[str, Any]] = {
+    PositiveBigIntegerField: {"form_class": AmountField, "widget": AdminTextInputWidget}
+}
+"""Tokens and rupiah are typed as people write them."""
 
 
 class QuantityDiscountInline(admin.TabularInline):
@@ -70,6 +76,7 @@ class PackageAdmin(admin.ModelAdmin):
     """Packages are withdrawn and never deleted, because purchases name them."""
 
     form = PackageForm
+    formfield_overrides = AMOUNTS
     inlines = (QuantityDiscountInline,)
     list_display = (
         "name",
@@ -135,6 +142,7 @@ class PromoCodeAdmin(admin.ModelAdmin):
     """Codes are switched off and never deleted, because purchases name them. An edit holds for purchases from then on."""
 
     form = PromoCodeForm
+    formfield_overrides = AMOUNTS
     list_display = (
         "code",
         "brings",
@@ -193,6 +201,7 @@ class RedemptionAdmin(ReadOnlyAdmin):
 class FirstPurchaseBonusAdmin(admin.ModelAdmin):
     """Of those that hold, somebody gets the largest, once."""
 
+    formfield_overrides = AMOUNTS
     list_display = ("name", "bonus_tokens", "minimum_idr", "starts_at", "ends_at", "is_active")
     list_filter = ("is_active",)
     ordering = ("-id",)
@@ -353,21 +362,39 @@ class TransferAdmin(LongList):
         return f"{transfer.debit.name} → {transfer.credit.name}"
 
 
-class Correcting:
-    """A page that corrects something says what is in the way, and leaves everything as it was."""
+class Correcting(LongList):
+    """A page that corrects something says what is in the way, and leaves everything as it was, what was typed included."""
 
     def changeform_view(
         self, request: HttpRequest, object_id: str | None = None, *args: Any, **how: Any
     ) -> Any:
         try:
-            return super().changeform_view(request, object_id, *args, **how)  # type: ignore[misc]
+            return super().changeform_view(request, object_id, *args, **how)
         except Problem as problem:
-            messages.error(request, str(problem.message))
-            return redirect(request.get_full_path())
+            if object_id and not self.has_change_permission(request, self.get_object(request, object_id)):
+                # Somebody else was quicker, and the page has no form any more.
+                messages.error(request, str(problem.message))
+                return redirect(request.get_full_path())
+            setattr(request, REFUSAL, problem)
+            return super().changeform_view(request, object_id, *args, **how)
+
+    def get_form(
+        self, request: HttpRequest, obj: Model | None = None, change: bool = False, **how: Any
+    ) -> Any:
+        made = super().get_form(request, obj, change, **how)
+        made.refusal = getattr(request, REFUSAL, None)
+        return made
+
+
+def _say_what_waits(request: HttpRequest, made: Correction) -> None:
+    """Beside Django's words, by which it was added or changed with success."""
+    if made.needs_second:
+        words = _("It is above your limit: nothing is moved until somebody else approves it.")
+        messages.warning(request, words)
 
 
 @admin.register(Purchase)
-class PurchaseAdmin(Correcting, LongList):
+class PurchaseAdmin(Correcting):
     list_display = (
         "number",
         "created_at",
@@ -419,12 +446,13 @@ class PurchaseAdmin(Correcting, LongList):
         return super().get_form(request, obj, change, **how)
 
     def save_model(self, request: HttpRequest, obj: Purchase, form: forms.ModelForm, change: bool) -> None:
-        corrections.refund(
+        made = corrections.refund(
             author=cast(User, request.user),
             purchase=obj,
             reason=form.cleaned_data["reason"],
             key=form.cleaned_data["key"],
         )
+        _say_what_waits(request, made)
 
     def construct_change_message(  # type: ignore[override]  # a log entry takes words as well
         self, request: HttpRequest, form: Any, formsets: Any, add: bool = False
@@ -433,7 +461,7 @@ class PurchaseAdmin(Correcting, LongList):
 
 
 @admin.register(Correction)
-class CorrectionAdmin(Correcting, LongList):
+class CorrectionAdmin(Correcting):
     """Adjustments are made here, refunds on the page of their purchase; both are decided here."""
 
     list_display = ("created_at", "user", "kind", "change_said", "state", "author", "decided_by", "reason")
@@ -491,6 +519,7 @@ class CorrectionAdmin(Correcting, LongList):
                 key=said["key"],
             )
             obj.pk = made.pk
+            _say_what_waits(request, made)
         elif said["decision"] == "approve":
             corrections.approve(correction_id=obj.pk, by=staff)
         else:

@@ -13,6 +13,7 @@ from aleph.accounts.models import User
 from aleph.problems import Problem
 from aleph.templatetags.aleph import rupiah
 from billing import corrections
+from billing.amounts import AmountField
 from billing.models import Account, Correction, Purchase
 
 
@@ -25,7 +26,19 @@ def reason_field() -> forms.CharField:
     )
 
 
-class KeyedForm(forms.ModelForm):
+class RefusableForm(forms.ModelForm):
+    """Says why what it asked for cannot be, with all that was typed still in it. The administration sets `refusal`."""
+
+    refusal: Problem | None = None
+
+    def clean(self) -> dict[str, Any] | None:
+        given = super().clean()
+        if self.refusal is not None:
+            raise forms.ValidationError(str(self.refusal.message))
+        return given
+
+
+class KeyedForm(RefusableForm):
     """Carries a key of its own, so that sending it twice does it once."""
 
     reason = reason_field()
@@ -45,10 +58,11 @@ class AdjustmentForm(KeyedForm):
         label=capfirst(_("account")),
         choices=[(Account.WALLET, _("wallet, in rupiah")), (Account.TOKENS, _("tokens"))],
     )
-    amount = forms.IntegerField(
+    amount = AmountField(
         label=capfirst(_("amount")),
         min_value=-corrections.MOST,
         max_value=corrections.MOST,
+        widget=AdminTextInputWidget,
         help_text=_("Whole rupiah or whole tokens. With a minus it is taken."),
     )
 
@@ -77,7 +91,7 @@ class RefundForm(KeyedForm):
         fields = ()
 
 
-class DecisionForm(forms.ModelForm):
+class DecisionForm(RefusableForm):
     decision = forms.ChoiceField(
         label=_("Decision"),
         choices=[("approve", _("Approve: apply it now")), ("decline", _("Decline: nothing is moved"))],

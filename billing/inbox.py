@@ -15,6 +15,7 @@ from django.views.decorators.http import require_safe
 from aleph.accounts.entrance import posted
 from aleph.accounts.models import User
 from billing import mailing, notices
+from billing.amounts import AmountField
 from billing.models import Notice
 from billing.views import page as guarded
 
@@ -49,7 +50,7 @@ class WishesForm(forms.Form):
 
     LONGEST: ClassVar[int] = 10**12
 
-    low_below = forms.IntegerField(
+    low_below = AmountField(
         label=gettext_lazy("Tell me when I have fewer tokens than"),
         min_value=1,
         max_value=LONGEST,

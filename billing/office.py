@@ -20,8 +20,9 @@ from django.views.decorators.http import require_safe
 
 from aleph import sheets
 from aleph.accounts.models import User
-from billing import figures, history
-from billing.models import Account, Correction, Purchase, TopUp, Transfer
+from aleph.templatetags.aleph import count, rupiah
+from billing import figures, history, ledger
+from billing.models import Account, Correction, Purchase, TopUp, Transfer, Unit
 from billing.statements import day_in
 
 MOST = 20
@@ -98,19 +99,25 @@ def said(row: Model) -> str:
     """What tells a row from its neighbours."""
     match row:
         case Purchase():
-            return f"{row.number} · {row.user} · {row.package_name}"
+            return f"{row.number} · {row.user} · {row.package_name} · {rupiah(row.price_idr)}"
         case TopUp():
-            return f"{row.pk} · {row.user} · {row.gateway} · {row.get_state_display()}"
-        case Correction():
-            return f"{row.pk} · {row.user} · {row.get_kind_display()} · {row.get_state_display()}"
-        case Transfer():
             return (
-                f"{row.pk} · {row.get_kind_display()} · {row.get_phase_display()} · {row.amount} {row.unit}"
+                f"{row.pk} · {row.user} · {row.label} · {rupiah(row.amount_idr)} · {row.get_state_display()}"
             )
+        case Correction():
+            moved = amount(row.amount, ledger.UNIT_OF[row.account])
+            return f"{row.pk} · {row.user} · {row.get_kind_display()} · {moved} · {row.get_state_display()}"
+        case Transfer():
+            moved = amount(row.amount, row.unit)
+            return f"{row.pk} · {row.get_kind_display()} · {row.get_phase_display()} · {moved}"
         case Account():
-            return f"{row.user} · {row.name} · {row.balance}"
+            return f"{row.user} · {amount(row.balance, row.unit)}"
         case _:
             return str(row)
+
+
+def amount(number: int, unit: str) -> str:
+    return rupiah(number) if unit == Unit.IDR else _("%(tokens)s tokens") % {"tokens": count(number)}
 
 
 @for_staff

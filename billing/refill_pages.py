@@ -15,6 +15,7 @@ from aleph.accounts.models import User
 from aleph.problems import InvalidRequest, NotFound
 from aleph.templatetags.aleph import count, rupiah
 from billing import ledger, purchases, refills
+from billing.amounts import AmountField
 from billing.models import Package
 from billing.views import page as guarded
 
@@ -23,10 +24,10 @@ class RefillForm(forms.Form):
     LARGEST: ClassVar[int] = 10**12
 
     package = forms.ChoiceField(label=gettext_lazy("Package"))
-    below_tokens = forms.IntegerField(
+    below_tokens = AmountField(
         label=gettext_lazy("Buy when I have fewer tokens than"), min_value=1, max_value=LARGEST
     )
-    monthly_limit_idr = forms.IntegerField(
+    monthly_limit_idr = AmountField(
         label=gettext_lazy("At most in a month, in rupiah"), min_value=1, max_value=LARGEST
     )
 

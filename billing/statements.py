@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import F, QuerySet, Sum
+from django.db.models import F, Q, QuerySet, Sum
 from django.db.models.expressions import RawSQL
 from django.utils.dateparse import parse_date
 from django.utils.module_loading import import_string
@@ -27,6 +27,8 @@ PAGE = 25
 MOVED = (Transfer.Phase.SINGLE, Transfer.Phase.POST)
 HOLDS = 10
 IN, OUT = "in", "out"
+KEPT = ":kept"
+"""How the key of a transfer ends by which a refund gives back the bonus of other purchases; see `billing.corrections`."""
 SKEW = timedelta(hours=1)
 """How far the moment in an id may be from the database's clock: it is made before its account is locked, on another
 machine. Periods are cut by the database's clock, and found by ids."""
@@ -89,7 +91,7 @@ class Subject(NamedTuple):
 class Entry:
     """One line: `amount` is signed, in `unit`; `reference` is what it was for, such as a reply's id.
 
-    A purchase is one line in each unit, bonus included. `subject` is None where the chat was deleted. `receipt_id` is the
+    A purchase is one line in each unit, bonus included, and so is its refund. `subject` is None where the chat was deleted. `receipt_id` is the
     purchase that a refund gave back, "" for everything else.
     """
 
@@ -114,6 +116,15 @@ class History:
     older: str | None
 
 
+class Refunded(NamedTuple):
+    """What a refund gave back: a purchase, for tokens with their bonus; `kept` is the bonus of other purchases, which the
+    books take out and put back."""
+
+    purchase_id: str
+    tokens: int
+    kept: int
+
+
 class Hold(NamedTuple):
     """Tokens that are set aside for a reply in progress."""
 
@@ -131,12 +142,14 @@ def history(user: User, *, wanted: Filter, cursor: str | None = None, limit: int
     refunded = _refunded_of(user, rows)
     subjects = _subjects_of(user, rows)
     entries = [
-        _folded(_entry(row, accounts, subjects.get(row.reference)), bought.get(row.reference)) for row in rows
+        _folded(
+            _entry(row, accounts, subjects.get(row.reference)),
+            bought.get(row.reference),
+            refunded.get(row.reference),
+        )
+        for row in rows
     ]
-    return History(
-        entries=[replace(entry, receipt_id=refunded.get(entry.reference, "")) for entry in entries],
-        older=older,
-    )
+    return History(entries, older)
 
 
 def transactions(user: User, *, wanted: Filter, cursor: str | None = None, limit: int = PAGE) -> History:
@@ -221,6 +234,9 @@ def _page(
         shown = shown.filter(kind=wanted.kind)
     elif is_folded:
         shown = shown.exclude(kind=Transfer.Kind.BONUS, reference__startswith=f"{purchases.PREFIX}_")
+    if is_folded:
+        bonus_of_refunds = Q(key__endswith=":bonus") | Q(key__endswith=KEPT)
+        shown = shown.exclude(bonus_of_refunds, reference__startswith="cor_")
     if cursor and ids.is_one(cursor, "trf"):
         shown = shown.filter(pk__lt=cursor)
     # Each side has an index that ends at the page's size; one query for both would read the whole history.
@@ -248,11 +264,21 @@ def _purchases_of(user: User, rows: list[Transfer]) -> dict[str, Purchase]:
     )
 
 
-def _refunded_of(user: User, rows: list[Transfer]) -> dict[str, str]:
-    """The purchases that refunds gave back, by what the transfers of a refund refer to."""
+def _refunded_of(user: User, rows: list[Transfer]) -> dict[str, Refunded]:
+    """What refunds of purchases gave back, by what their transfers refer to."""
     references = [row.reference for row in rows if row.kind == Transfer.Kind.REFUND]
+    if not references:
+        return {}
     found = Correction.objects.filter(user=user, pk__in=references, purchase__isnull=False)
-    return dict(found.values_list("pk", "purchase")) if references else {}
+    kept = dict(
+        Transfer.objects.filter(key__in=[f"{reference}{KEPT}" for reference in references]).values_list(
+            "reference", "amount"
+        )
+    )
+    return {
+        reference: Refunded(purchase_id, tokens, kept.get(reference, 0))
+        for reference, purchase_id, tokens in found.values_list("pk", "purchase", "tokens_taken")
+    }
 
 
 def _subjects_of(user: User, rows: list[Transfer]) -> dict[str, Subject]:
@@ -276,7 +302,12 @@ def _entry(row: Transfer, accounts: dict[int, Account], subject: Subject | None)
     )
 
 
-def _folded(entry: Entry, purchase: Purchase | None) -> Entry:
+def _folded(entry: Entry, purchase: Purchase | None, refunded: Refunded | None) -> Entry:
+    if refunded is not None:
+        entry = replace(entry, receipt_id=refunded.purchase_id)
+        if entry.unit == Unit.IDR:
+            return entry
+        return replace(entry, amount=-refunded.tokens, balance_after=entry.balance_after + refunded.kept)
     if purchase is None:
         return entry
     if entry.unit == Unit.IDR:

@@ -4,7 +4,6 @@ Coming back from a gateway proves nothing: a top-up's page says what is known, a
 must not lead to another host, which the policy forbids, so the way out is a page that goes on by itself.
 """
 
-import re
 from datetime import timedelta
 from typing import Any, cast
 
@@ -21,7 +20,7 @@ from aleph import rates
 from aleph.accounts.entrance import posted
 from aleph.accounts.models import User
 from aleph.problems import InvalidRequest, Problem, noting_delay
-from billing import ledger, topups
+from billing import amounts, ledger, topups
 from billing.models import TopUp
 from billing.views import page
 
@@ -29,10 +28,6 @@ CHIPS_IDR = (50_000, 100_000, 200_000, 500_000, 1_000_000)
 STEP_IDR = 10_000
 LIVE_S = 600
 """How long a page asks by itself after it was drawn, every three seconds; then its reader does."""
-WRITTEN = re.compile(
-    r"(?:Rp\.?\s*)?(?P<whole>\d{1,30}|\d{1,3}(?P<by>[., ])\d{3}(?:(?P=by)\d{3}){0,9})(?:[.,](?:00?|-))?",
-    re.ASCII | re.IGNORECASE,
-)
 STOP_POLLING = 286
 """htmx's status for: this is the last answer."""
 
@@ -106,7 +101,7 @@ def checks(request: HttpRequest, topup_id: str) -> HttpResponse:
 def _start(request: HttpRequest) -> HttpResponse:
     user = cast(User, request.user)
     chip, own = request.POST.get("amount", ""), request.POST.get("own", "")
-    amount = rupiah_in(chip or own)
+    amount = amounts.whole_in(chip or own)
     return_to = _path_of_ours(request.POST.get("next", ""))
     gateway, key = request.POST.get("gateway", ""), request.POST.get("key", "")
     try:
@@ -181,13 +176,6 @@ def _until(request: HttpRequest) -> int:
     """Until when this page wanted to ask; 0 where it was opened just now."""
     until = request.GET.get("until", "")
     return int(until) if until.isascii() and until.isdecimal() and len(until) < 12 else 0
-
-
-def rupiah_in(text: str) -> int | None:
-    """Whole rupiah as people write them: ``75000``, ``75.000``, ``Rp 75,000``, ``75.000,00``, ``75.000,-``. None for what could
-    mean another amount, too: nobody pays a hundred times as much because of a comma."""
-    found = WRITTEN.fullmatch(text.strip())
-    return int(re.sub(r"\D", "", found["whole"])) if found else None
 
 
 def _path_of_ours(path: str) -> str:

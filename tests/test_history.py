@@ -15,7 +15,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from aleph import ids, sheets
 from aleph.accounts.models import User
-from billing import ledger, purchases
+from billing import corrections, ledger, purchases
 from billing.models import Account, Transfer
 from tests import people
 from tests.test_billing_pages import signed_in, use, words
@@ -82,6 +82,22 @@ def test_the_address_says_what_is_listed(db: None, query: dict[str, str], expect
     use(alice, 225)
     shown = amounts(signed_in(alice).get(HISTORY, query))
     assert shown == expected if expected is not None else len(shown) == 5
+
+
+def test_a_refund_is_one_line_in_each_unit(db: None) -> None:
+    """The books take out all bonus and put back that of other purchases; nobody has to read that."""
+    alice = people.someone("Alice")
+    people.give_rupiah(alice, 250_000)
+    purchases.buy(user=alice, package_slug="pro", key="a")
+    starter = purchases.buy(user=alice, package_slug="starter", key="b")
+    corrections.refund(author=people.dewi(), purchase=starter, reason="By mistake", key=ids.new("key"))
+    client = signed_in(alice)
+    said = words(client.get(HISTORY))
+    assert "Refund By mistake −10,500 tokens 55,000" in said
+    assert "Refund By mistake +Rp 50.000 Rp 50.000" in said
+    assert len(amounts(client.get(HISTORY))) == 7
+    assert amounts(client.get(HISTORY, {"kind": "refund", "unit": "token"})) == ["−10,500"]
+    assert amounts(client.get(HISTORY, {"kind": "bonus"})) == ["+500 tokens", "+5,000 tokens"]
 
 
 def test_a_day_is_a_day_of_the_readers_zone(db: None) -> None:

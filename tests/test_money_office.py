@@ -77,18 +77,31 @@ def test_what_makes_no_sense_is_not_saved(db: None, wrong: dict[str, str]) -> No
 def test_what_cannot_be_taken_is_said(db: None) -> None:
     bob, client = people.bob(), office()
     answer = adjust(client, bob, -51, "tokens")
-    assert "Not enough tokens" in said_by(client.get(answer["Location"]))
+    assert "Not enough tokens" in said_by(answer)
+    assert 'value="Slow replies"' in answer.content.decode(), "nothing typed is lost"
     assert not Correction.objects.filter(user=bob).exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("12.000", 12_000), ("-12,000", -12_000), ("Rp 12.000,00", 12_000)]
+)
+def test_an_amount_is_read_as_staff_write_it(db: None, typed: str, meant: int) -> None:
+    alice = people.alice()
+    fields = {"email": alice.email, "amount": typed, "account": "wallet", "reason": "Slow"}
+    assert saved(save(office(), address(Correction, "add"), "correction_form", **fields))
+    assert ledger.balance_of(alice).wallet_idr == 275_000 + meant
 
 
 def test_above_the_limit_somebody_else_approves(db: None) -> None:
     alice, dewi = people.alice(), people.dewi()
-    adjust(office(dewi), alice, 150_000)
+    client = office(dewi)
+    answer = adjust(client, alice, 150_000)
+    assert "nothing is moved until somebody else approves" in said_by(client.get(answer["Location"]))
     made = Correction.objects.get(user=alice)
     change = address(Correction, "change", made.pk)
     own = office(dewi)
     answer = save(own, change, "correction_form", decision="approve")
-    assert "Somebody else has to approve" in said_by(own.get(answer["Location"]))
+    assert "Somebody else has to approve" in said_by(answer)
     assert ledger.balance_of(alice).wallet_idr == 275_000
     assert saved(save(office(), change, "correction_form", decision="approve"))
     assert ledger.balance_of(alice).wallet_idr == 425_000
@@ -141,7 +154,7 @@ def test_why_there_is_no_refund_is_said(db: None) -> None:
     client, change = office(), address(Purchase, "change", purchase.pk)
     assert "Tokens are held for a reply in progress." in said_by(client.get(change))
     answer = save(client, change, "purchase_form", reason="Please")
-    assert "Tokens are held for a reply in progress." in said_by(client.get(answer["Location"]))
+    assert "Tokens are held for a reply in progress." in said_by(answer)
     assert not Correction.objects.filter(purchase=purchase).exists()
 
 

@@ -36,7 +36,8 @@ $$\\frac{a_1 + b_1 + c_1 + d_1 + e_1 + f_1 + g_1 + h_1}{x_1 + x_2 + x_3 + x_4 + 
 def rich(simulator: object, committed: None) -> User:
     """Somebody with large numbers and long names everywhere."""
     person = people.alice()
-    people.give_rupiah(person, 5_000_000)
+    people.give_rupiah(person, 987_654_321_098)
+    people.give_tokens(person, 123_456_789_012)
     call_of(
         person, label="A model with a long name " * 3, requested_model="an-id/" + "x" * 60, model="y" * 80
     )

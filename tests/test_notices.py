@@ -294,7 +294,7 @@ def test_a_notice_leads_to_what_it_is_about(db: None) -> None:
 def test_wishes_are_kept_and_wrong_ones_refused(db: None) -> None:
     alice = people.alice()
     client = signed_in(alice)
-    assert client.post(f"{INBOX}/wishes", {"low_below": "2500", "mail": ["refund"]}).status_code == 302
+    assert client.post(f"{INBOX}/wishes", {"low_below": "2.500", "mail": ["refund"]}).status_code == 302
     wishes = notices.wishes_of(alice)
     assert wishes.low_below == 2_500
     assert set(wishes.without_mail) == {*Notice.Kind.values} - {"refund"}

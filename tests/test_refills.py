@@ -213,7 +213,8 @@ def test_somebody_turns_it_on_and_off(db: None) -> None:
     alice = someone()
     client = signed_in(alice)
     assert "It is off." in words(client.get("/billing/refill"))
-    assert client.post("/billing/refill/settings", form()).status_code == 302
+    written = form(below_tokens="1.000", monthly_limit_idr="Rp 100.000")
+    assert client.post("/billing/refill/settings", written).status_code == 302
     assert "This month Rp 0 of Rp 100.000 were spent." in words(client.get("/billing/refill"))
     assert Account.objects.get(user=alice, name=ledger.TOKENS).refill_below == 1_000
     client.post("/billing/refill/stops")
