@@ -18,7 +18,7 @@ from django.db.models import Count, QuerySet, Sum
 from aleph.accounts.models import User
 from billing.lots import Inflow, Pool, standing
 from billing.models import Account, Correction, Purchase, Transfer
-from billing.statements import between, midnight, moved, written
+from billing.statements import between, is_bonus_of_refund, midnight, moved, written
 
 NEAR = 100
 """How many of the newest ids the last written row is surely among."""
@@ -178,8 +178,11 @@ def _replay(pool: Pool, account: Account, start: datetime, end: datetime) -> tup
         else:
             value_idr = bought.get(row.reference, 0)
             pool.add(row.amount, price_idr=value_idr, purchase_id=row.reference if value_idr else "")
-        line = counts[row.kind, is_in]
-        for nth, more in enumerate((1, row.amount if is_in else -row.amount, value_idr)):
+        # A refund takes out all bonus and puts back that of other purchases; for its owner that is one thing.
+        is_part = is_bonus_of_refund(row)
+        line = counts[(Transfer.Kind.REFUND, False) if is_part else (row.kind, is_in)]
+        number = 0 if is_part else 1
+        for nth, more in enumerate((number, row.amount if is_in else -row.amount, value_idr)):
             line[nth] += more
     return _lines(counts), uses
 

@@ -33,7 +33,7 @@ class RefillForm(forms.Form):
 
     def __init__(self, packages: list[Package], *given: Any, **how: Any) -> None:
         super().__init__(*given, **how)
-        words = _("%(name)s: %(tokens)s tokens for %(price)s")
+        words = _("%(name)s: %(tokens)s tokens, %(price)s")
         cast(forms.ChoiceField, self.fields["package"]).choices = [
             (
                 package.slug,

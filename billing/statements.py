@@ -27,8 +27,9 @@ PAGE = 25
 MOVED = (Transfer.Phase.SINGLE, Transfer.Phase.POST)
 HOLDS = 10
 IN, OUT = "in", "out"
-KEPT = ":kept"
-"""How the key of a transfer ends by which a refund gives back the bonus of other purchases; see `billing.corrections`."""
+CORRECTION, BONUS, KEPT = "cor_", ":bonus", ":kept"
+"""How the references of corrections begin, and how the keys of transfers end by which a refund takes out all bonus and puts
+back that of other purchases; see `billing.corrections`."""
 SKEW = timedelta(hours=1)
 """How far the moment in an id may be from the database's clock: it is made before its account is locked, on another
 machine. Periods are cut by the database's clock, and found by ids."""
@@ -204,6 +205,11 @@ def written() -> QuerySet[Transfer]:
     return Transfer.objects.annotate(written=order)
 
 
+def is_bonus_of_refund(row: Transfer) -> bool:
+    """Whether a transfer is only a part of what a refund took back."""
+    return row.reference.startswith(CORRECTION) and row.key.endswith((BONUS, KEPT))
+
+
 def midnight(day: date, zone: tzinfo) -> datetime:
     return datetime.combine(day, time.min, tzinfo=zone)
 
@@ -235,8 +241,8 @@ def _page(
     elif is_folded:
         shown = shown.exclude(kind=Transfer.Kind.BONUS, reference__startswith=f"{purchases.PREFIX}_")
     if is_folded:
-        bonus_of_refunds = Q(key__endswith=":bonus") | Q(key__endswith=KEPT)
-        shown = shown.exclude(bonus_of_refunds, reference__startswith="cor_")
+        bonus = Q(key__endswith=BONUS) | Q(key__endswith=KEPT)
+        shown = shown.exclude(bonus, reference__startswith=CORRECTION)
     if cursor and ids.is_one(cursor, "trf"):
         shown = shown.filter(pk__lt=cursor)
     # Each side has an index that ends at the page's size; one query for both would read the whole history.

@@ -40,6 +40,18 @@ def test_what_was_paid_in_the_sandbox_is_on_the_page_without_a_reload(browser: B
     assert_books_are_right()
 
 
+def test_a_statement_is_printed_with_its_title_and_without_the_frame(browser: Browser) -> None:
+    """Paper is narrower than a screen, and there is no bar above it that says the title instead."""
+    page = browser.page(user=people.alice(), viewport={"width": 600, "height": 800})
+    page.goto("/billing/statements")
+    page.emulate_media(media="print")
+    title = page.locator("h1").bounding_box()
+    assert title is not None
+    assert title["height"] > 20
+    for part in (".topbar", ".skip", ".page__actions"):
+        expect(page.locator(part).first).to_be_hidden()
+
+
 def test_a_refund_is_seen_by_its_owner(browser: Browser) -> None:
     carol = people.carol()
     people.give_rupiah(carol, 50_000)

@@ -102,6 +102,9 @@ def test_a_frozen_account_is_told_so(db: None) -> None:
     confirm = client.get(CONFIRM)
     assert "Nothing can be bought until then" in words(confirm)
     assert "Buy Pro</span></button>" not in confirm.content.decode()
+    too_dear = words(client.get("/billing/packages/enterprise"))
+    assert "Nothing can be bought until then" in too_dear
+    assert "more is needed" not in too_dear
     refused = client.post(BUY, form_of(confirm))
     assert refused.status_code == 423
     assert "frozen" in words(refused)

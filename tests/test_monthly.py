@@ -227,6 +227,23 @@ def test_the_worked_example_of_a_month(db: None) -> None:
     assert month.wallet_closing_idr == 87_500
 
 
+def test_a_refund_is_one_line_of_the_month(db: None) -> None:
+    """The books take out all bonus, and put back what came with other purchases."""
+    alice = people.carol()
+    people.give_rupiah(alice, 250_000)
+    purchases.buy(user=alice, package_slug="pro", key="a")
+    starter = purchases.buy(user=alice, package_slug="starter", key="b")
+    corrections.refund(author=people.dewi(), purchase=starter, reason="Asked for", key="c")
+    month = this_month(alice)
+    adds_up(month)
+    assert [(line.kind, line.number, line.tokens, line.value_idr) for line in month.lines] == [
+        ("purchase", 2, 60_000, 250_000),
+        ("bonus", 2, 5_500, 0),
+        ("refund", 1, -10_500, -50_000),
+    ]
+    assert month.closing == (55_000, 5_000, 200_000)
+
+
 def this_month(person: User) -> monthly.Month:
     zone = zoneinfo.ZoneInfo("Asia/Jakarta")
     return monthly.month(person, first=datetime.now(zone).date().replace(day=1), zone=zone)
