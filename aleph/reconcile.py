@@ -22,8 +22,8 @@ from aleph import ids
 from billing.models import Transfer
 from chat import prompts
 from chat.models import Message
-from usage import budgets, meter, pricing, rollups
-from usage.models import TokenUsage
+from usage import budgets, costs, meter, pricing, recosting, rollups
+from usage.models import ModelPrice, TokenUsage
 
 BATCH = 1000
 CHARGED = (Message.State.COMPLETE, Message.State.STOPPED)
@@ -145,12 +145,15 @@ class Reconciliation:
                     )
 
     def _calls(self) -> Iterator[Difference]:
-        for calls in batches(TokenUsage.objects.select_related("price").defer("metadata")):
+        corrections = recosting.by_wrong_price()
+        all_calls = costs.told(TokenUsage.objects.select_related("price").defer("metadata"))
+        for calls in batches(all_calls):
             posts = transfers().in_bulk([call.transfer_id for call in calls if call.transfer_id])
             for call in calls:
                 self.calls.add(0)
                 yield from _sums_of_call(call)
                 yield from _cost_of_call(call)
+                yield from _corrected_cost_of_call(call, *recosting.right_price(call, corrections))
                 if not call.transfer_id:
                     continue
                 post = posts.get(call.transfer_id)
@@ -254,12 +257,27 @@ def _sums_of_call(call: TokenUsage) -> Iterator[Difference]:
 
 
 def _cost_of_call(call: TokenUsage) -> Iterator[Difference]:
-    cost = pricing.cost(call.price, meter.counts_of(call))
-    right = (cost.input_usd, cost.output_usd, cost.total_usd)
+    right = _cost_at(call.price, call)
     told = (call.input_cost_usd, call.output_cost_usd, call.total_cost_usd)
     if not all(map(_same, told, right)):
         detail = "input, output, total are {} {} {} USD, and the price makes {} {} {}".format(*told, *right)
         yield Difference("costs are counts by price", call.pk, detail)
+
+
+def _corrected_cost_of_call(
+    call: TokenUsage, right_price: ModelPrice | None, is_written: bool
+) -> Iterator[Difference]:
+    right = _cost_at(right_price, call)
+    told = (call.input_usd, call.output_usd, call.cost_usd)
+    is_corrected = right_price != call.price or call.corrected_usd or call.corrected_input_usd
+    if is_written and is_corrected and not all(map(_same, told, right)):
+        detail = "corrected they are {} {} {} USD, and the right price makes {} {} {}".format(*told, *right)
+        yield Difference("corrections make costs right", call.pk, detail)
+
+
+def _cost_at(price: ModelPrice | None, call: TokenUsage) -> tuple[Decimal | None, ...]:
+    cost = pricing.cost(price, meter.counts_of(call))
+    return cost.input_usd, cost.output_usd, cost.total_usd
 
 
 def _same(stored: Decimal | None, right: Decimal | None) -> bool:

@@ -227,6 +227,7 @@ CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "chat.tasks.sweep", "schedule": 3.0, "options": {"expires": 3}},
     "add-up": {"task": "usage.tasks.add_up", "schedule": 300.0, "options": {"expires": 300}},
+    "correct-costs": {"task": "usage.tasks.correct_costs", "schedule": 60.0, "options": {"expires": 60}},
     "unusual use": {
         "task": "usage.tasks.look_for_unusual_use",
         "schedule": 600.0,

@@ -29,7 +29,7 @@ from tests.stories_of_chat import (
     statements,
     told,
 )
-from usage import budget_terms, budgets
+from usage import budget_terms, budgets, recosting
 from usage.budgets import Action, BudgetExceeded, Every, Unit
 from usage.models import USD_UNIT, Budget, BudgetCrossing, BudgetEntry, BudgetPeriod, ModelPrice, TokenUsage
 
@@ -402,6 +402,31 @@ def test_a_price_that_is_found_later_is_counted_then() -> None:
     assert cost
     assert counters(budget) == (int(cost / USD_UNIT), 0)
     assert_counters_are_right()
+
+
+def test_a_price_that_is_put_right_is_counted_then() -> None:
+    alice = people.alice()
+    dollar_priced("sim-words-21", each=Decimal(3))
+    budget = budget_of(alice, DOLLAR, unit=Unit.USD)
+    reply = told(alice, script="sim-words-21")
+    call = TokenUsage.objects.get(operation_id=reply.pk)
+    made = recosting.correct(
+        price_id=call.price_id or 0,
+        figures={name: usd and usd / 3 for name, usd in figures_of(call).items()},
+        since=call.created_at - timedelta(days=1),
+        reason="It is a third of that",
+        author=people.dewi(),
+    )
+    TokenUsage.objects.filter(pk=call.pk).update(id=f"use_{ids.at(call.created_at - timedelta(hours=1))}")
+    recosting.run()
+    made.refresh_from_db()
+    assert made.calls == 1
+    assert counters(budget)[0] == int(call.total_cost_usd / 3 / USD_UNIT)
+    assert_counters_are_right()
+
+
+def figures_of(call: TokenUsage) -> dict[str, Any]:
+    return {name: getattr(call.price, name) for name in ModelPrice.FIGURES}
 
 
 # Whose budgets

@@ -1,4 +1,5 @@
-"""Prices and calls in the administration. A call is never changed, and neither is a price that a call was charged at."""
+"""Prices and calls in the administration. A call is never changed, and neither is a price that a call was charged at: where
+it was wrong, a correction stands beside both."""
 
 from decimal import Decimal
 from typing import Any
@@ -17,87 +18,27 @@ from django.utils.translation import gettext_lazy as _
 from aleph.accounts.models import User, validate_time_zone
 from aleph.problems import Problem
 from aleph.staff import LongList, ReadOnlyAdmin, by_period
-from usage import budget_terms, budgets, calibration, pricing, proposals
+from aleph.templatetags.aleph import signed_usd
+from usage import budget_terms, budgets, calibration, proposals, recosting
 from usage.models import (
     Budget,
     Calibration,
     ExchangeRate,
     ModelPrice,
+    PriceCorrection,
     PriceProposal,
     ReportedCall,
     TokenUsage,
 )
+from usage.price_forms import PriceCorrectionForm, PriceForm
 
 FIGURES = ModelPrice.FIGURES
-
-
-class PriceForm(forms.ModelForm):
-    """A price may be ended at any time; its figures may change only until the first call was charged at them. A figure
-    of 0 must be meant."""
-
-    ALWAYS_EDITABLE = frozenset({"valid_to", "source", "zero_is_meant"})
-
-    zero_is_meant = forms.BooleanField(
-        required=False,
-        label=_("0 is meant"),
-        help_text=_(
-            "A price of 0 says that the provider asks nothing, and that such calls cost us $0.00. Where a price is not"
-            " known, store none."
-        ),
-    )
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        stored = self.instance.pk is not None and any(getattr(self.instance, name) == 0 for name in FIGURES)
-        self.fields["zero_is_meant"].initial = stored
-
-    def clean(self) -> dict[str, Any]:
-        data = super().clean() or self.cleaned_data
-        for name in FIGURES:
-            if data.get(name) == 0 and not data.get("zero_is_meant"):
-                self.add_error(
-                    name,
-                    _("0 says that this costs us nothing. Tick “0 is meant” below if that is so."),
-                )
-        starts, ends = data.get("valid_from"), data.get("valid_to")
-        if starts and ends and ends <= starts:
-            self.add_error("valid_to", _("A price ends after it has begun."))
-        elif not self.errors:
-            self.refuse_two_at_once(data)
-        if self.instance.pk:
-            self.refuse_rewriting_the_past(ends)
-        return data
-
-    def refuse_two_at_once(self, data: dict[str, Any]) -> None:
-        """An open price is followed by one that begins later. Everything else that would be valid together, for prompts of
-        the same size and at the same hours, is a slip."""
-        said = ModelPrice(**{name: data[name] for name in (*ModelPrice.LANE, "valid_from", "valid_to")})
-        for other in pricing.clashes(said, apart_from=self.instance.pk):
-            raise forms.ValidationError(
-                _("For such calls there is a price at that time already, valid from %(start)s%(hours)s."),
-                params={
-                    "start": date_format(timezone.localtime(other.valid_from), "SHORT_DATETIME_FORMAT"),
-                    "hours": f" ({other.hours})" if other.hours else "",
-                },
-                code="overlap",
-            )
-
-    def refuse_rewriting_the_past(self, ends: Any) -> None:
-        charged = TokenUsage.objects.filter(price=self.instance)
-        if set(self.changed_data) - self.ALWAYS_EDITABLE and charged.exists():
-            raise forms.ValidationError(
-                _(
-                    "Calls were charged at this price, so its figures stay. End it with “valid to” and add a new price."
-                ),
-                code="charged",
-            )
-        if ends and charged.filter(created_at__gte=ends).exists():
-            self.add_error("valid_to", _("Calls were charged at this price after that moment."))
 
 
 @admin.register(ModelPrice)
 class ModelPriceAdmin(admin.ModelAdmin):
     form = PriceForm
+    change_form_template = "admin/usage/modelprice/change_form.html"
     list_display = (
         "provider",
         "model",
@@ -140,8 +81,8 @@ class ModelPriceAdmin(admin.ModelAdmin):
             _("Validity"),
             {
                 "description": _(
-                    "Once calls were charged at a price, its figures can no longer change. End it, and add a new one"
-                    " that begins at the same moment."
+                    "Once calls were charged at a price, its figures can no longer change. Where the price has changed, end"
+                    " it, and add a new one that begins at the same moment; where it was wrong, correct it."
                 ),
                 "fields": ("valid_from", "valid_to", "source"),
             },
@@ -151,6 +92,127 @@ class ModelPriceAdmin(admin.ModelAdmin):
     @admin.display(description=_("hours"))
     def window(self, price: ModelPrice) -> str:
         return price.hours
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        *args: Any,
+        obj: ModelPrice | None = None,
+        **how: Any,
+    ) -> HttpResponse:
+        if obj is not None:
+            may = request.user.has_perm("usage.add_pricecorrection")
+            context |= {
+                "may_correct": may and not obj.is_replaced and recosting.is_charged(obj),
+                "corrections": obj.corrections.select_related("right").order_by("pk"),
+            }
+        return super().render_change_form(request, context, *args, obj=obj, **how)
+
+
+@admin.register(PriceCorrection)
+class PriceCorrectionAdmin(ReadOnlyAdmin):
+    """Made from the page of the price that was wrong, and never taken back: what is wrong with it is corrected once more."""
+
+    list_display = (
+        "right",
+        "since",
+        "until",
+        "calls",
+        "difference",
+        "ended_at",
+        "author",
+        "created_at",
+        "reason",
+    )
+    list_select_related = ("right", "author")
+    list_filter = (("ended_at", admin.EmptyFieldListFilter),)
+    search_fields = ("right__provider", "right__model")
+    ordering = ("-id",)
+    exclude = ("upto", "difference_usd")
+    readonly_fields = ("difference",)
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return request.user.has_perm("usage.add_pricecorrection")
+
+    @admin.display(description=_("difference in USD"))
+    def difference(self, correction: PriceCorrection) -> str:
+        return signed_usd(correction.difference_usd)
+
+    def add_view(self, request: HttpRequest, *args: Any, **how: Any) -> HttpResponse:
+        if _price_of(request) is None:
+            messages.info(request, _("Choose the price that was wrong, and correct it from its page."))
+            return redirect("admin:usage_modelprice_changelist")
+        return super().add_view(request, *args, **how)
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        price = _price_of(request)
+        assert price is not None
+        figures = {name: getattr(price, name) for name in FIGURES}
+        return figures | {"price": price.pk, "since": price.valid_from}
+
+    def get_fieldsets(
+        self, request: HttpRequest, obj: PriceCorrection | None = None
+    ) -> list[tuple[Any, Any]]:
+        price = _price_of(request)
+        if obj is not None or price is None:
+            return super().get_fieldsets(request, obj)
+        holds = _("%(price)s, valid since %(since)s.") % {
+            "price": price,
+            "since": date_format(timezone.localtime(price.valid_from), "SHORT_DATETIME_FORMAT"),
+        }
+        words = _(
+            "Say what it should have been. Calls of that time keep their rows, and each gets an entry beside it with the"
+            " difference; sums and pages count it within some minutes. Nobody’s balance changes."
+        )
+        return [
+            (_("Which calls"), {"description": f"{holds} {words}", "fields": ("price", "since")}),
+            (_("The right US dollars for one million LLM tokens"), {"fields": (*FIGURES, "zero_is_meant")}),
+            (_("Why"), {"fields": ("reason",)}),
+        ]
+
+    def get_form(
+        self, request: HttpRequest, obj: PriceCorrection | None = None, change: bool = False, **how: Any
+    ) -> Any:
+        if obj is None:
+            how |= {"form": PriceCorrectionForm, "fields": ()}
+        return super().get_form(request, obj, change, **how)
+
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: PriceCorrection | None = None
+    ) -> tuple[str, ...]:
+        return () if obj is None else tuple(self.readonly_fields)
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, *args: Any, **how: Any
+    ) -> Any:
+        try:
+            return super().changeform_view(request, object_id, *args, **how)
+        except Problem as problem:
+            messages.error(request, str(problem.message))
+            return redirect(request.get_full_path())
+
+    def save_model(
+        self, request: HttpRequest, obj: PriceCorrection, form: PriceCorrectionForm, change: bool
+    ) -> None:
+        assert isinstance(request.user, User)
+        said = form.cleaned_data
+        made = recosting.correct(
+            price_id=said["price"].pk,
+            figures=form.figures,
+            since=said["since"],
+            reason=said["reason"],
+            author=request.user,
+        )
+        obj.pk, obj.right = made.pk, made.right
+
+
+def _price_of(request: HttpRequest) -> ModelPrice | None:
+    """The price that a form is about."""
+    said = request.POST.get("price") or request.GET.get("price", "")
+    if not (said.isascii() and said.isdigit() and len(said) < 19):
+        return None
+    return ModelPrice.objects.filter(pk=said).first()
 
 
 class ProviderFilter(admin.SimpleListFilter):
@@ -190,7 +252,7 @@ class TokenUsageAdmin(LongList):
         "model",
         "input_tokens",
         "output_tokens",
-        "total_cost_usd",
+        "cost",
         "status",
         "source",
         "flagged",
@@ -200,9 +262,25 @@ class TokenUsageAdmin(LongList):
     list_select_related = ("user",)
     ordering = ("-id",)
     search_help_text = _("The id of a call or of what it was made for, or a person's whole address.")
+    readonly_fields = ("corrected",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[TokenUsage]:
-        return super().get_queryset(request).select_related("user", "company", "price")
+        calls = super().get_queryset(request).select_related("user", "company", "price")
+        return calls.prefetch_related("corrections__correction")
+
+    @admin.display(description=_("total cost"))
+    def cost(self, call: TokenUsage) -> Decimal | None:
+        """With what corrections add."""
+        if call.total_cost_usd is None:
+            return None
+        return call.total_cost_usd + sum(entry.total_cost_usd for entry in call.corrections.all())
+
+    @admin.display(description=_("corrections"))
+    def corrected(self, call: TokenUsage) -> str:
+        return "\n".join(
+            f"{signed_usd(entry.total_cost_usd)}: {entry.correction.reason}"
+            for entry in call.corrections.all()
+        )
 
     def by_id(self, queryset: QuerySet[TokenUsage], term: str) -> QuerySet[TokenUsage]:
         return queryset.filter(id=term) | queryset.filter(operation_id=term)

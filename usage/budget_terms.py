@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy as _
 from aleph import ids
 from aleph.accounts.models import ApiKey, Company, Membership, User
 from aleph.problems import Conflict, InvalidRequest, NotFound
-from usage import budgets
+from usage import budgets, costs
 from usage.budgets import Action, Scope, Unit, limit_at
 from usage.models import MOST_IN_BUDGET, USD_UNIT, Budget, BudgetEntry, BudgetPeriod, TokenUsage
 
@@ -246,8 +246,10 @@ def _changeable(budget: Budget, now: datetime, *, by_staff: bool) -> tuple[Budge
 def _count_before(budget: Budget, period: BudgetPeriod, now: datetime) -> None:
     """What its owner has spent in this period before there was a budget, as an entry of its own."""
     calls = TokenUsage.objects.filter(user=budget.user, created_at__gte=period.starts_at)
-    sums = calls.aggregate(tokens=Sum("charged_tokens"), usd=Sum("total_cost_usd"))
-    spent = int(sums["tokens"] or 0) if budget.unit == Unit.TOKEN else int((sums["usd"] or 0) / USD_UNIT)
+    if budget.unit == Unit.TOKEN:
+        spent = int(calls.aggregate(tokens=Sum("charged_tokens", default=0))["tokens"])
+    else:
+        spent = int(costs.total(calls) / USD_UNIT)
     if spent:
         BudgetEntry.objects.create(
             period=period, reference=budget.pk, reserved=0, spent=spent, created_at=now, closed_at=now

@@ -15,7 +15,7 @@ costs us, as it is logged.
 
 import zoneinfo
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
@@ -33,7 +33,7 @@ from django.utils.translation import ngettext
 
 from aleph.problems import Problem, Response
 from aleph.templatetags.aleph import usd
-from usage import pricing
+from usage import costs, pricing
 from usage.models import (
     USD_UNIT,
     Budget,
@@ -209,22 +209,27 @@ def settle(*, reference: str, charged_tokens: int) -> None:
     )
 
 
-def count_again(reference: str) -> None:
-    """The dollars of a reply's calls have changed since it was settled: a price was found for what had none. Runs inside
-    the transaction that has written them."""
-    entries = (
+def count_again(references: Collection[str]) -> None:
+    """The dollars of these replies' calls have changed since they were settled: a price was found for what had none, or was
+    put right. Runs inside the transaction that has written them."""
+    entries = list(
         BudgetEntry.objects.filter(
-            reference=reference, closed_at__isnull=False, period__budget__unit=Unit.USD
+            reference__in=references, closed_at__isnull=False, period__budget__unit=Unit.USD
         )
         .select_related("period", "period__budget")
         .select_for_update(of=("self", "period"))
         .order_by("period_id")
     )
+    if not entries:
+        return
+    used = _used_by({entry.reference for entry in entries})
+    spent = {entry.pk: used[entry.reference, Unit.USD] for entry in entries}
+    more: Counter[int] = Counter()
     for entry in entries:
-        spent = _logged(reference)
-        BudgetEntry.objects.filter(pk=entry.pk).update(spent=spent)
-        more = {entry.period_id: spent - (entry.spent or 0)}
-        _move([entry.period], reserved={}, spent=more, now=timezone.now())
+        more[entry.period_id] += spent[entry.pk] - (entry.spent or 0)
+    BudgetEntry.objects.filter(pk__in=spent).update(spent=_by_pk(spent))
+    periods = {entry.period_id: entry.period for entry in entries}
+    _move(list(periods.values()), reserved={}, spent=more, now=timezone.now())
 
 
 def note_crossings(moved: Iterable[tuple[BudgetPeriod, int, int]], now: datetime) -> None:
@@ -549,7 +554,10 @@ def _used_by(references: Iterable[str]) -> Counter[tuple[str, str]]:
     """What all calls of replies were charged and cost us, by reply and unit."""
     calls = TokenUsage.objects.filter(operation_id__in=list(references))
     used: Counter[tuple[str, str]] = Counter()
-    for reference, tokens, cost in calls.values_list("operation_id", "charged_tokens", "total_cost_usd"):
+    rows = calls.values_list("operation_id", "charged_tokens", costs.RECORDED).union(
+        costs.corrected(calls).values_list("operation_id", Value(0), costs.ADDED), all=True
+    )
+    for reference, tokens, cost in rows:
         used[reference, Unit.TOKEN] += tokens
         used[reference, Unit.USD] += int((cost or Decimal(0)) / USD_UNIT)
     return used

@@ -41,7 +41,7 @@ def rows(user: User, wish: Wish, cursor: str | None) -> tuple[list[Row], str | N
 
 def _row(call: TokenUsage, wish: Wish, rates: Rates) -> Row:
     at = call.created_at.astimezone(wish.zone)
-    usd = call.total_cost_usd
+    usd = call.cost_usd
     return (
         at,
         call.id,

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from statistics import median
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from aleph import ids
 from aleph.accounts.models import User
 from aleph.problems import NotFound
-from usage import currency, neighbours, pricing
-from usage.models import ExchangeRate, TokenUsage
+from usage import costs, currency, neighbours, pricing
+from usage.models import CostCorrection, ExchangeRate, ModelPrice, TokenUsage
 from usage.neighbours import Prompt
 
 COMPARED = 200
@@ -47,9 +48,12 @@ class Usual:
 @dataclass(frozen=True, slots=True)
 class Explained:
     """`prompt` is None where the reply was deleted or was none, `usual` where there is too little to compare with.
-    `reasons` are names of what made it dear, the heaviest first; of an ordinary call there are none."""
+    `reasons` are names of what made it dear, the heaviest first; of an ordinary call there are none. `price` is the one
+    that holds for the call by what is known now, `corrections` what has changed its cost since, oldest first."""
 
     call: TokenUsage
+    price: ModelPrice | None
+    corrections: Sequence[CostCorrection]
     lines: Sequence[Line]
     cost_idr: int | None
     rate: ExchangeRate | None
@@ -60,9 +64,9 @@ class Explained:
     @property
     def times(self) -> Decimal | None:
         """How many times the usual it cost."""
-        if self.usual is None or not self.usual.cost_usd or self.call.total_cost_usd is None:
+        if self.usual is None or not self.usual.cost_usd or self.call.cost_usd is None:
             return None
-        return (self.call.total_cost_usd / self.usual.cost_usd).quantize(Decimal("0.1"))
+        return (self.call.cost_usd / self.usual.cost_usd).quantize(Decimal("0.1"))
 
     @property
     def is_dear(self) -> bool:
@@ -75,19 +79,25 @@ class Explained:
 
 
 def of(user: User, call_id: str) -> Explained:
-    """One of the user's calls. Raises `NotFound`. Five queries, whatever the call."""
+    """One of the user's calls. Raises `NotFound`. Six queries, whatever the call."""
     call = None
     if ids.is_one(call_id, "use"):
-        call = TokenUsage.objects.filter(user=user, pk=call_id).select_related("price").first()
+        calls = costs.told(TokenUsage.objects.filter(user=user, pk=call_id))
+        call = calls.select_related("price").first()
     if call is None:
         raise NotFound
     rate = currency.rate_on(call.created_at.astimezone(ZoneInfo(user.time_zone)).date())
     prompt = neighbours.ask().prompt_of(user, call.operation_id)
     usual = _usual(call)
+    entries = CostCorrection.objects.filter(usage=call).select_related("correction__right")
+    corrections = list(entries.order_by("correction_id"))
+    price = corrections[-1].correction.right if corrections else call.price
     return Explained(
         call=call,
-        lines=_lines(call),
-        cost_idr=None if call.total_cost_usd is None else currency.in_idr(call.total_cost_usd, rate),
+        price=price,
+        corrections=corrections,
+        lines=_lines(call, price.snapshot if corrections and price else call.unit_prices),
+        cost_idr=None if call.cost_usd is None else currency.in_idr(call.cost_usd, rate),
         rate=rate,
         prompt=prompt,
         usual=usual,
@@ -101,9 +111,9 @@ def cached_percent(call: TokenUsage) -> int | None:
     return 100 * call.cache_read_tokens // call.input_tokens
 
 
-def _lines(call: TokenUsage) -> list[Line]:
+def _lines(call: TokenUsage, unit_prices: dict[str, Any] | None) -> list[Line]:
     """The classes that were reported, and those that always are. What has no price of its own has the one before."""
-    kept = call.unit_prices or (call.price.snapshot if call.price else {})
+    kept = unit_prices or (call.price.snapshot if call.price else {})
     said = {name: Decimal(text) for name, text in kept.items() if name in PRICES}
     fresh, output = said.get("input"), said.get("output")
     cached, written = said.get("cached_input", fresh), said.get("cache_write", fresh)
@@ -130,32 +140,35 @@ def _line(name: str, tokens: int | None, usd_per_million: Decimal | None) -> Lin
 def _usual(call: TokenUsage) -> Usual | None:
     """Of the person's last calls that were asked the same model for the same kind of thing, this one left out."""
     others = (
-        TokenUsage.objects.filter(
-            user=call.user_id,
-            label=call.label,
-            requested_model=call.requested_model,
-            operation=call.operation,
-            status=TokenUsage.Status.COMPLETE,
-            total_cost_usd__isnull=False,
+        costs.told(
+            TokenUsage.objects.filter(
+                user=call.user_id,
+                label=call.label,
+                requested_model=call.requested_model,
+                operation=call.operation,
+                status=TokenUsage.Status.COMPLETE,
+                total_cost_usd__isnull=False,
+            )
         )
         .exclude(pk=call.pk)
         .order_by("-created_at")
-        .values_list("total_cost_usd", "input_tokens", "output_tokens")
+        .values_list("total_cost_usd", "corrected_usd", "input_tokens", "output_tokens")
     )
     found = list(others[:COMPARED])
     if len(found) < LEAST_COMPARED:
         return None
-    costs, inputs, outputs = zip(*found, strict=True)
-    return Usual(len(found), median(costs), round(median(inputs)), round(median(outputs)))
+    recorded, added, inputs, outputs = zip(*found, strict=True)
+    usd = median(map(sum, zip(recorded, added, strict=True)))
+    return Usual(len(found), usd, round(median(inputs)), round(median(outputs)))
 
 
 def _reasons(call: TokenUsage, usual: Usual | None, prompt: Prompt | None) -> list[str]:
     """What of this call was large: compared with the usual, or, with nothing to compare it with, by itself."""
-    if usual is not None and (call.total_cost_usd is None or call.total_cost_usd < MUCH * usual.cost_usd):
+    if usual is not None and (call.cost_usd is None or call.cost_usd < MUCH * usual.cost_usd):
         return []
     reasons: list[tuple[Decimal, str]] = []
     is_long = call.input_tokens >= (MUCH * usual.input_tokens if usual else LONG_PROMPT)
-    input_usd, output_usd = call.input_cost_usd or Decimal(0), call.output_cost_usd or Decimal(0)
+    input_usd, output_usd = call.input_usd or Decimal(0), call.output_usd or Decimal(0)
     if is_long:
         is_history = prompt is not None and prompt.earlier_percent >= MOSTLY_PERCENT
         reasons.append((input_usd, "history" if is_history else "long_prompt"))

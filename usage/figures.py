@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from aleph.accounts.models import User
 from aleph.templatetags.aleph import usd_range
-from usage import forecast, neighbours, pricing
+from usage import costs, forecast, neighbours, pricing
 from usage.counts import Counts
 from usage.currency import Rates
 from usage.models import ExchangeRate, TokenUsage, name_for_people
@@ -146,19 +146,18 @@ def _days(user: User, now: datetime, zone: ZoneInfo) -> dict[date, _Day]:
     yesterday = Q(
         created_at__gte=_at(today - timedelta(days=1), time.min, zone), created_at__lt=yesterday_now
     )
-    rows = (
-        TokenUsage.objects.filter(user=user, created_at__gte=_at(first, time.min, zone))
-        .annotate(day=TruncDate("created_at", tzinfo=zone))
-        .values("day", "label", "requested_model")
-        .annotate(
-            number=Count("id"),
-            tokens=Sum("total_tokens"),
-            cost=Sum("total_cost_usd", default=Decimal(0)),
-            charged=Sum("charged_tokens"),
-            unpriced=Count("id", filter=Q(total_cost_usd=None)),
-            early_tokens=Sum("total_tokens", filter=yesterday, default=0),
-            early_cost=Sum("total_cost_usd", filter=Q(created_at__lt=month_now), default=Decimal(0)),
-        )
+    calls = TokenUsage.objects.filter(user=user, created_at__gte=_at(first, time.min, zone))
+    rows = costs.sums(
+        calls.annotate(day=TruncDate("created_at", tzinfo=zone)),
+        *("day", "label", "requested_model"),
+        costs={"cost": None, "early_cost": Q(created_at__lt=month_now)},
+        others={
+            "number": Count("id"),
+            "tokens": Sum("total_tokens"),
+            "charged": Sum("charged_tokens"),
+            "unpriced": Count("id", filter=Q(total_cost_usd=None)),
+            "early_tokens": Sum("total_tokens", filter=yesterday, default=0),
+        },
     )
     days: dict[date, _Day] = defaultdict(_Day)
     for row in rows:

@@ -17,13 +17,14 @@ from django.db.models.functions import TruncDate
 from django.utils import timezone
 
 from aleph.accounts.models import Membership, User
-from usage import reports, retention, rollups
+from usage import costs, reports, retention, rollups
 from usage.models import TokenUsage, UsageDay, UsageMonth
 from usage.reports import Page
 
 LOGGED = {"TRAINING": "training", "AUTO_RESPONSE": "auto_response"}
 """What a company's log calls the operations that it is about."""
 LOG_PAGE = 50
+BY = ("operation", "provider", "model")
 
 
 SUMMED = {
@@ -32,15 +33,16 @@ SUMMED = {
     "cached": "cache_read_tokens",
     "reasoning": "reasoning_tokens",
 }
-SUMS_OF_ALL: dict[str, Any] = {
-    **{f"sum_{name}": Sum(column, default=0) for name, column in SUMMED.items()},
-    "sum_cost": Sum("total_cost_usd", default=Decimal(0)),
-}
+SUMS_OF_ALL: dict[str, Any] = {f"sum_{name}": Sum(column, default=0) for name, column in SUMMED.items()}
 SUMS_OF_CALLS = SUMS_OF_ALL | {
     "sum_calls": Count("id"),
     "sum_unpriced": Count("id", filter=Q(total_cost_usd=None)),
 }
-SUMS_OF_MONTHS = SUMS_OF_ALL | {"sum_calls": Sum("calls"), "sum_unpriced": Sum("unpriced")}
+SUMS_OF_MONTHS = SUMS_OF_ALL | {
+    "sum_calls": Sum("calls"),
+    "sum_unpriced": Sum("unpriced"),
+    "sum_cost": Sum("total_cost_usd", default=Decimal(0)),
+}
 """The same of what is added up, by days or by months."""
 
 
@@ -111,11 +113,11 @@ def tallies(user: User, first: date | None = None, last: date | None = None) -> 
         _midnight(user, first) if first else None,
         _midnight(user, last + timedelta(days=1)) if last else None,
     )
-    rows = [row for since, until in parts.calls for row in _sums(_between(user, since, until), SUMS_OF_CALLS)]
+    rows = [row for since, until in parts.calls for row in _sums_of_calls(_between(user, since, until))]
     if parts.months:
         start, end = parts.months
         months = UsageMonth.objects.filter(user=user, month__gte=start, month__lt=end)
-        rows += _sums(months, SUMS_OF_MONTHS)
+        rows += list(months.values(*BY).annotate(**SUMS_OF_MONTHS))
     whole = Tally()
     by_operation: dict[str, Tally] = defaultdict(Tally)
     by_model: dict[tuple[str, str], Tally] = defaultdict(Tally)
@@ -154,7 +156,7 @@ def by_day(user: User, first: date, last: date) -> list[tuple[date, Tally]]:
         since = rows_from
     zone = TruncDate("created_at", tzinfo=_zone(user))
     kept = _between(user, since, until).annotate(day=zone)
-    _add_days(days, kept.values("day").annotate(**_of_days(SUMS_OF_CALLS)))
+    _add_days(days, costs.sums(kept, "day", costs={"sum_cost": None}, others=_of_days(SUMS_OF_CALLS)))
     return list(days.items())
 
 
@@ -220,8 +222,8 @@ def _tokens_by_operation(rows: QuerySet[Any]) -> dict[str, int]:
     return dict(rows.values_list("operation").annotate(tokens=Sum("total_tokens")))
 
 
-def _sums(rows: QuerySet[Any], sums: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(rows.values("operation", "provider", "model").annotate(**sums))
+def _sums_of_calls(calls: QuerySet[TokenUsage]) -> QuerySet[Any]:
+    return costs.sums(calls, *BY, costs={"sum_cost": None}, others=SUMS_OF_CALLS)
 
 
 def _between(user: User, since: datetime, until: datetime | None) -> QuerySet[TokenUsage]:

@@ -132,11 +132,10 @@ def reprice(*, batch: int = 500) -> tuple[int, int]:
             TokenUsage.objects.filter(price=None, pk__gt=last).defer("metadata").order_by("pk")[:batch]
         )
         for row in rows:
-            began = row.created_at - timedelta(milliseconds=row.latency_ms or 0)
             price = pricing.price_at(
                 row.provider,
                 row.model,
-                began,
+                began_at(row),
                 requested=row.requested_model,
                 input_tokens=row.input_tokens,
             )
@@ -147,6 +146,11 @@ def reprice(*, batch: int = 500) -> tuple[int, int]:
         if len(rows) < batch:
             return priced, left
         last = rows[-1].pk
+
+
+def began_at(row: TokenUsage) -> datetime:
+    """When a stored call began, as far as can be told: it was recorded when it was over."""
+    return row.created_at - timedelta(milliseconds=row.latency_ms or 0)
 
 
 def counts_of(row: TokenUsage) -> Counts:
@@ -176,7 +180,7 @@ def _price(row: TokenUsage, price: ModelPrice) -> bool:
             )
         )
         if is_priced:
-            budgets.count_again(row.operation_id)
+            budgets.count_again([row.operation_id])
     return is_priced
 
 

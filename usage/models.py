@@ -194,7 +194,9 @@ def plausible_figures() -> Q:
 
 
 class ModelPrice(UnitPrices):
-    """What a provider charges for a model from `valid_from` on, until `valid_to` (exclusive). `*` is his default."""
+    """What a provider charges for a model from `valid_from` on, until `valid_to` (exclusive). `*` is his default. One that
+    ends where it begins never holds: it was wrong from its first moment on, and another stands for it
+    (`PriceCorrection`)."""
 
     valid_from = models.DateTimeField(_("valid from"))
     valid_to = models.DateTimeField(_("valid to"), null=True, blank=True)
@@ -205,11 +207,12 @@ class ModelPrice(UnitPrices):
         constraints = [
             models.UniqueConstraint(
                 fields=[*UnitPrices.LANE, "valid_from"],
+                condition=Q(valid_to=None) | Q(valid_to__gt=models.F("valid_from")),
                 name="price_once_per_start",
             ),
             models.CheckConstraint(condition=plausible_figures(), name="price_plausible"),
             models.CheckConstraint(
-                condition=Q(valid_to=None) | Q(valid_to__gt=models.F("valid_from")),
+                condition=Q(valid_to=None) | Q(valid_to__gte=models.F("valid_from")),
                 name="price_ends_after_start",
             ),
             models.CheckConstraint(
@@ -218,6 +221,11 @@ class ModelPrice(UnitPrices):
                 violation_error_message=_("A window ends after it has begun; make two of one over midnight."),
             ),
         ]
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether another stands for it from its first moment on."""
+        return self.valid_to == self.valid_from
 
 
 class PriceProposal(UnitPrices):
@@ -262,6 +270,52 @@ class PriceProposal(UnitPrices):
                 name="proposal_decided_at_a_time",
             ),
         ]
+
+
+class PriceCorrection(models.Model):
+    """That calls were priced at a price which was wrong, from `since` to before `until` (None: until now), and which is
+    right. What it adds to what each of them cost is a `CostCorrection`; the calls up to `upto` have theirs, and from
+    `ended_at` on all have. Written by `usage.recosting` only."""
+
+    wrong = models.ForeignKey(
+        ModelPrice, on_delete=models.PROTECT, related_name="corrections", verbose_name=_("wrong price")
+    )
+    right = models.OneToOneField(
+        ModelPrice, on_delete=models.PROTECT, related_name="corrects", verbose_name=_("right price")
+    )
+    since = models.DateTimeField(_("wrong since"))
+    until = models.DateTimeField(_("wrong until"), null=True)
+    reason = models.CharField(_("reason"), max_length=200)
+    author = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+        verbose_name=_("author"),
+    )
+    created_at = models.DateTimeField(_("created"), default=timezone.now)
+    upto = models.CharField(max_length=ids.LENGTH, blank=True)
+    calls = models.PositiveBigIntegerField(_("calls corrected"), default=0)
+    difference_usd = models.DecimalField(
+        _("difference in USD"), max_digits=SUM_DIGITS, decimal_places=COST_PLACES, default=Decimal(0)
+    )
+    ended_at = models.DateTimeField(_("all calls corrected"), null=True)
+
+    class Meta:
+        verbose_name = _("price correction")
+        verbose_name_plural = _("price corrections")
+        constraints = [
+            models.CheckConstraint(condition=~Q(reason=""), name="price_correction_has_a_reason"),
+            models.CheckConstraint(
+                condition=~Q(wrong=models.F("right")), name="price_correction_names_another"
+            ),
+            models.CheckConstraint(
+                condition=Q(until=None) | Q(until__gt=models.F("since")), name="price_correction_of_some_time"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.right)
 
 
 class TimeIndex(models.Index):
@@ -402,12 +456,31 @@ class TokenUsage(models.Model):
             ),
         ]
 
+    corrected_input_usd: Decimal
+    corrected_usd: Decimal
+    """What corrections add to its cost; there where `usage.costs` was asked for it."""
+
     def __str__(self) -> str:
         return self.id
 
     @property
     def is_estimated(self) -> bool:
         return self.source != self.Source.REPORTED
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """What it cost by what is known now, corrections included; None where nobody knows the price."""
+        return None if self.total_cost_usd is None else self.total_cost_usd + self.corrected_usd
+
+    @property
+    def input_usd(self) -> Decimal | None:
+        return None if self.input_cost_usd is None else self.input_cost_usd + self.corrected_input_usd
+
+    @property
+    def output_usd(self) -> Decimal | None:
+        if self.output_cost_usd is None:
+            return None
+        return self.output_cost_usd + self.corrected_usd - self.corrected_input_usd
 
     @property
     def model_name(self) -> str:
@@ -425,6 +498,41 @@ class TokenUsage(models.Model):
     @property
     def operation_name(self) -> str:
         return str(OPERATIONS.get(self.operation) or self.operation.replace("_", " ").capitalize())
+
+
+class CostCorrection(models.Model):
+    """What a price correction adds to what a call cost, in USD; less than 0 where it cost less. Stands beside the call, which
+    stays as it is. Rows are added, and go only with their call (`usage.retention`). Written by `usage.recosting` only."""
+
+    # No constraint of the database: a month of calls could not be dropped.
+    usage = models.ForeignKey(
+        TokenUsage,
+        on_delete=models.DO_NOTHING,
+        related_name="corrections",
+        db_constraint=False,
+        db_index=False,
+        verbose_name=_("call"),
+    )
+    correction = models.ForeignKey(
+        PriceCorrection,
+        on_delete=models.PROTECT,
+        related_name="entries",
+        db_index=False,
+        verbose_name=_("price correction"),
+    )
+    input_cost_usd = models.DecimalField(_("input cost"), max_digits=COST_DIGITS, decimal_places=COST_PLACES)
+    output_cost_usd = models.DecimalField(
+        _("output cost"), max_digits=COST_DIGITS, decimal_places=COST_PLACES
+    )
+    total_cost_usd = models.DecimalField(_("total cost"), max_digits=COST_DIGITS, decimal_places=COST_PLACES)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["usage", "correction"], name="cost_corrected_once"),
+        ]
+
+    def __str__(self) -> str:
+        return self.usage_id
 
 
 class Calibration(models.Model):

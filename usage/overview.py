@@ -14,7 +14,7 @@ from django.db.models.fields.json import KT
 from django.db.models.functions import TruncDate
 
 from aleph.accounts.models import User
-from usage import reports
+from usage import costs, reports
 from usage.currency import Rates
 from usage.models import OPERATIONS, TokenUsage, name_for_people
 from usage.reports import Page
@@ -53,7 +53,7 @@ class Sums:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The calls of one model and operation on one day; None: of the days before."""
+    """The calls of one model and operation on one day; None: of the days before. Or what corrections add to their cost."""
 
     day: date | None
     name: str
@@ -167,14 +167,14 @@ def of(user: User, wish: Wish, rates: Rates) -> Overview:
 def chats(user: User, wish: Wish) -> list[Chat]:
     """The chats that cost most."""
     rows = (
-        calls_of(user, wish)
+        costs.told(calls_of(user, wish))
         .filter(metadata__has_key="session")
         .annotate(chat=KT("metadata__session"))
         .values("chat")
         .annotate(
             number=Count("id"),
             tokens=Sum("total_tokens"),
-            cost=Sum("total_cost_usd", default=Decimal(0)),
+            cost=Sum(F("total_cost_usd") + F("corrected_usd"), default=Decimal(0)),
             charged=Sum("charged_tokens"),
         )
         .order_by("-cost", "-tokens", "chat")
@@ -188,7 +188,8 @@ def calls(user: User, wish: Wish, *, before: str = "", limit: int = PAGE) -> Pag
     `reports.InvalidCursor`."""
     found = calls_of(user, wish)
     if wish.sort == DEAREST:
-        dearest = found.order_by(F("total_cost_usd").desc(nulls_last=True), "-created_at", "-id")
+        cost = F("total_cost_usd") + F("corrected_usd")
+        dearest = costs.told(found).order_by(cost.desc(nulls_last=True), "-created_at", "-id")
         return Page(list(dearest.defer("metadata")[:limit]), "")
     return reports.page(found.defer("metadata"), before=before, limit=limit)
 
@@ -209,36 +210,34 @@ def _rows(user: User, wish: Wish) -> list[Row]:
     since, _until = wish.before
     wide = replace(wish, model="", operation="")
     in_time = Q(created_at__gte=since, created_at__lt=wish.until)
-    rows = (
-        TokenUsage.objects.filter(in_time, wide.narrowing, user=user)
-        .annotate(
-            day=Case(
-                When(created_at__gte=wish.since, then=TruncDate("created_at", tzinfo=wish.zone)), default=None
-            )
-        )
-        .values("day", "label", "requested_model", "operation")
-        .annotate(
-            number=Count("id"),
-            input_sum=Sum("input_tokens"),
-            output_sum=Sum("output_tokens"),
-            cost=Sum("total_cost_usd", default=Decimal(0)),
-            unpriced=Count("id", filter=Q(total_cost_usd=None)),
-        )
-        .values_list(
-            "day",
-            "label",
-            "requested_model",
-            "operation",
-            "number",
-            "input_sum",
-            "output_sum",
-            "cost",
-            "unpriced",
+    calls = TokenUsage.objects.filter(in_time, wide.narrowing, user=user).annotate(
+        day=Case(
+            When(created_at__gte=wish.since, then=TruncDate("created_at", tzinfo=wish.zone)), default=None
         )
     )
+    rows = costs.sums(
+        calls,
+        *("day", "label", "requested_model", "operation"),
+        costs={"cost": None},
+        others={
+            "number": Count("id"),
+            "input_sum": Sum("input_tokens"),
+            "output_sum": Sum("output_tokens"),
+            "unpriced": Count("id", filter=Q(total_cost_usd=None)),
+        },
+    )
     return [
-        Row(day, name_for_people(label, model), operation, number, tokens_in, tokens_out, cost, unpriced)
-        for day, label, model, operation, number, tokens_in, tokens_out, cost, unpriced in rows
+        Row(
+            day=row["day"],
+            name=name_for_people(row["label"], row["requested_model"]),
+            operation=row["operation"],
+            calls=row["number"],
+            input_tokens=row["input_sum"],
+            output_tokens=row["output_sum"],
+            cost_usd=row["cost"],
+            unpriced=row["unpriced"],
+        )
+        for row in rows
     ]
 
 

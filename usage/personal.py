@@ -5,6 +5,7 @@ from usage.models import (
     Budget,
     BudgetEntry,
     BudgetPeriod,
+    CostCorrection,
     ReportedCall,
     TokenUsage,
     UnusualUse,
@@ -14,6 +15,7 @@ from usage.models import (
 
 TABLES = [
     Kept("calls", TokenUsage),
+    Kept("corrections_of_costs", CostCorrection, by=("usage__user",)),
     Kept("days", UsageDay),
     Kept("months", UsageMonth),
     Kept("reported_calls", ReportedCall),

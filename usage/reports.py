@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy
 
 from aleph.accounts.models import User
 from aleph.problems import InvalidRequest
-from usage import retention
+from usage import costs, retention
 from usage.models import TokenUsage, name_for_people
 
 Call = TokenUsage
@@ -54,14 +54,14 @@ def page(calls: QuerySet[Call], *, before: str, limit: int) -> Page:
         calls = calls.filter(Q(created_at__lt=moment) | Q(created_at=moment, id__lt=call_id))
         # Says the same once more, in words that an index on (user, created_at) understands.
         calls = calls.filter(created_at__lte=moment)
-    found = list(calls.order_by("-created_at", "-id")[: limit + 1])
+    found = list(costs.told(calls).order_by("-created_at", "-id")[: limit + 1])
     shown = found[:limit]
     return Page(shown, cursor_of(shown[-1].created_at, shown[-1].id) if len(found) > limit else "")
 
 
 def call_of(user: User, operation_id: str) -> Call | None:
     """The user's last call for this operation, with the price it was made at; None where there was none."""
-    calls = _calls_of(user).filter(operation_id=operation_id).select_related("price")
+    calls = costs.told(_calls_of(user).filter(operation_id=operation_id)).select_related("price")
     return calls.order_by("-attempt").first()
 
 

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
-from usage import partitions, rollups
+from usage import partitions, recosting, rollups
 from usage.models import RollupDue, RollupMark, TokenUsage
 
 log = structlog.get_logger(__name__)
@@ -41,6 +41,7 @@ def clean_up(*, budget_s: float = BUDGET_S) -> int:
         gone += deleted
         # SQLite has one writer at a time, and people want to be it, too.
         time.sleep(min(time.monotonic() - began, 0.2))
+    recosting.forget(rows_from)
     if gone:
         log.info("calls are not kept any more", gone=gone, kept_from=rows_from.isoformat())
     return gone
@@ -54,7 +55,7 @@ def _move_mark() -> None:
     with transaction.atomic():
         reached = RollupMark.objects.select_for_update().get(pk=1)
         summed = min(reached.hours_to, reached.days_to, reached.months_to)
-        due = RollupDue.objects.filter(hour__lt=wanted).exists()
+        due = RollupDue.objects.filter(hour__lt=wanted).exists() or recosting.waits_before(wanted)
         if wanted <= summed and not due and (reached.rows_from is None or reached.rows_from < wanted):
             reached.rows_from = wanted
             reached.save(update_fields=["rows_from"])

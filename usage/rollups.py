@@ -1,5 +1,7 @@
 """Sums of calls by hour and by day, so that reports on everybody need not read every call. A door of this app.
 
+What calls cost is summed with what corrections add (`usage.costs`).
+
 `UsageHour` tells hours by company, operation, provider and model; `UsageDay` tells days of UTC by person; `UsageMonth`
 tells months of UTC by person and by all the rest. Only this module writes them. An hour is added up once it has been over for `LAG`; whatever came since stands in the rows, and a
 report adds both (`hours_since`). Each step replaces one period and notes how far the rollups have come, in one
@@ -21,6 +23,7 @@ from django.db.models import Count, Min, Q, QuerySet, Sum
 from django.db.models.functions import TruncDate, TruncHour
 from django.utils import timezone
 
+from usage import costs
 from usage.models import RollupDue, RollupMark, TokenUsage, UsageDay, UsageHour, UsageMonth
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -53,8 +56,8 @@ SUMS: dict[str, Any] = {
     "flagged": Count("id", filter=Q(flagged=True)),
     "unpriced": Count("id", filter=Q(price=None)),
     **{f"sum_{name}": Sum(name, default=0) for name in COUNTED},
-    "sum_total_cost_usd": Sum("total_cost_usd", default=Decimal(0)),
 }
+COST = "sum_total_cost_usd"
 TIMES: dict[str, Any] = {
     **{f"sum_{name}": Sum(name, default=0) for name in TIMED},
     **{f"{name.removesuffix('_ms')}_calls": Count(name) for name in TIMED},
@@ -150,18 +153,13 @@ def totals(
         past = past.annotate(day=TruncDate("hour", tzinfo=zone))
         fresh = fresh.annotate(day=TruncDate("created_at", tzinfo=zone))
     again = {f"sum_{name}": Sum(name, default=0) for name in (*COUNTERS, *COUNTED, *TIMED, *TIMED_CALLS)}
-    again["sum_total_cost_usd"] = Sum("total_cost_usd", default=Decimal(0))
+    again[COST] = Sum("total_cost_usd", default=Decimal(0))
     first = SUMS | TIMES
     if only:
         again = {name: each for name, each in again.items() if name.removeprefix("sum_") in only}
         first = {name: each for name, each in first.items() if name.removeprefix("sum_") in only}
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for row in (*_grouped(past, by, again), *_grouped(fresh, by, first)):
-        place, named = tuple(row[name] for name in by), _named(row)
-        if (so_far := found.setdefault(place, named)) is not named:
-            for name in named.keys() - set(by):
-                so_far[name] += named[name]
-    return list(found.values())
+    costs_too = not only or "total_cost_usd" in only
+    return _merged([*_grouped(past, by, again), *_of_calls(fresh, by, first, costs_too=costs_too)], by)
 
 
 def people(since: date, until: date) -> dict[int, dict[str, Any]]:
@@ -200,7 +198,7 @@ def differences() -> Iterator[str]:
     for start in _slices(first, reached.hours_to):
         end = min(start + SLICE, reached.hours_to)
         yield from _compared(
-            _sums_by_hour(_calls(start, end)),
+            _sums_by_hour(start, end),
             UsageHour.objects.filter(hour__gte=start, hour__lt=end),
             ("hour", *BY_HOUR),
             lambda key: key[0] in waiting,
@@ -209,7 +207,7 @@ def differences() -> Iterator[str]:
     month, changed_months = month_of(first), {month_of(hour).date() for hour in waiting}
     while month < reached.months_to:
         yield from _compared(
-            map(_named, _calls(month, month_after(month)).order_by().values(*BY_MONTH).annotate(**SUMS)),
+            _of_calls(_calls(month, month_after(month)), BY_MONTH),
             UsageMonth.objects.filter(month=month.date()),
             BY_MONTH,
             lambda _key, month=month: month.date() in changed_months,  # type: ignore[misc]
@@ -217,9 +215,9 @@ def differences() -> Iterator[str]:
         month = month_after(month)
     for start in _slices(first, reached.days_to):
         end = min(start + SLICE, reached.days_to)
-        by_day = _calls(start, end).annotate(day=TruncDate("created_at", tzinfo=UTC)).order_by()
+        by_day = _calls(start, end).annotate(day=TruncDate("created_at", tzinfo=UTC))
         yield from _compared(
-            map(_named, by_day.values("day", "user_id").annotate(**SUMS)),
+            _of_calls(by_day, ("day", "user_id")),
             UsageDay.objects.filter(day__gte=start.date(), day__lt=end.date()),
             ("day", "user_id"),
             lambda key: key[0] in changed_days,
@@ -304,27 +302,28 @@ def _first_call(start: datetime, end: datetime) -> datetime | None:
 
 def _write_hours(since: datetime, until: datetime) -> None:
     UsageHour.objects.filter(hour__gte=since, hour__lt=until).delete()
-    UsageHour.objects.bulk_create(
-        [UsageHour(**row) for row in _sums_by_hour(_calls(since, until))], batch_size=1000
-    )
+    UsageHour.objects.bulk_create([UsageHour(**row) for row in _sums_by_hour(since, until)], batch_size=1000)
 
 
 def _write_day(start: datetime) -> None:
     UsageDay.objects.filter(day=start.date()).delete()
-    rows = _sums_by_person(_calls(start, start + DAY))
+    rows = _of_calls(_calls(start, start + DAY), ("user_id",))
     UsageDay.objects.bulk_create([UsageDay(day=start.date(), **row) for row in rows], batch_size=1000)
 
 
 def _write_month(start: datetime) -> None:
     """One statement, within the database: a month has as many rows as people use models."""
     UsageMonth.objects.filter(month=start.date()).delete()
-    sums = _calls(start, month_after(start)).order_by().values(*BY_MONTH).annotate(**SUMS)
+    sums = costs.sums(_calls(start, month_after(start)), *BY_MONTH, costs={COST: None}, others=SUMS)
     quoted = connection.ops.quote_name
-    columns = ", ".join(quoted(name) for name in ("month", *BY_MONTH, *_named(dict.fromkeys(SUMS))))
-    sql, params = sums.values_list(*BY_MONTH, *SUMS).query.sql_with_params()
+    told = (*SUMS, COST)
+    columns = ", ".join(quoted(name) for name in ("month", *BY_MONTH, *_named(dict.fromkeys(told))))
+    by, added = ", ".join(map(quoted, BY_MONTH)), ", ".join(f"SUM({quoted(name)})" for name in told)
+    sql, params = sums.query.sql_with_params()
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO {quoted(UsageMonth._meta.db_table)} ({columns}) SELECT %s, sums.* FROM ({sql}) AS sums",  # noqa: S608
+            f"INSERT INTO {quoted(UsageMonth._meta.db_table)} ({columns})"  # noqa: S608
+            f" SELECT %s, {by}, {added} FROM ({sql}) AS sums GROUP BY {by}",
             [connection.ops.adapt_datefield_value(start.date()), *params],
         )
 
@@ -333,13 +332,33 @@ def _calls(since: datetime, until: datetime) -> QuerySet[TokenUsage]:
     return TokenUsage.objects.filter(created_at__gte=since, created_at__lt=until)
 
 
-def _sums_by_hour(calls: QuerySet[TokenUsage]) -> list[dict[str, Any]]:
-    by_hour = calls.annotate(hour=TruncHour("created_at", tzinfo=UTC))
-    return [_named(row) for row in by_hour.values("hour", *BY_HOUR).annotate(**SUMS, **TIMES)]
+def _sums_by_hour(since: datetime, until: datetime) -> list[dict[str, Any]]:
+    by_hour = _calls(since, until).annotate(hour=TruncHour("created_at", tzinfo=UTC))
+    return _of_calls(by_hour, ("hour", *BY_HOUR), SUMS | TIMES)
 
 
-def _sums_by_person(calls: QuerySet[TokenUsage]) -> list[dict[str, Any]]:
-    return [_named(row) for row in calls.values("user_id").annotate(**SUMS)]
+def _of_calls(
+    calls: QuerySet[TokenUsage],
+    by: Sequence[str],
+    sums: dict[str, Any] = SUMS,
+    *,
+    costs_too: bool = True,
+) -> list[dict[str, Any]]:
+    """Calls as they are added up: `sums`, and what they cost."""
+    wanted: dict[str, Any] = {COST: None} if costs_too else {}
+    return _merged(costs.sums(calls, *(by or ("provider",)), costs=wanted, others=sums), by)
+
+
+def _merged(rows: Iterable[Mapping[str, Any]], by: Sequence[str]) -> list[dict[str, Any]]:
+    """One row for each combination of `by`, its sums under the names of what they sum."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        place = tuple(row[name] for name in by)
+        so_far = found.setdefault(place, dict(zip(by, place, strict=True)))
+        for name, value in _named(row).items():
+            if name not in ("provider", *by):
+                so_far[name] = so_far.get(name, 0) + value
+    return list(found.values())
 
 
 def _grouped(rows: QuerySet[Any], by: Sequence[str], sums: dict[str, Any]) -> Iterable[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from usage import calibration, partitions, retention, rollups, unusual
+from usage import calibration, partitions, recosting, retention, rollups, unusual
 
 
 @shared_task(name="usage.tasks.add_up")
@@ -13,6 +13,11 @@ def add_up() -> None:
 @shared_task(name="usage.tasks.learn")
 def learn() -> None:
     calibration.learn()
+
+
+@shared_task(name="usage.tasks.correct_costs")
+def correct_costs() -> None:
+    recosting.run()
 
 
 @shared_task(name="usage.tasks.look_for_unusual_use")

@@ -46,6 +46,12 @@ def usd(value: Decimal | None) -> str:
 
 
 @register.filter
+def signed_usd(value: Decimal) -> str:
+    """A change in US dollars: ``+$0.0021``."""
+    return f"{'−' if value < 0 else '+'}{usd(abs(value))}"
+
+
+@register.filter
 def measured(value: int, measure: str) -> str:
     """A value of a chart: a count, millionths of a dollar, or rupiah."""
     if measure == charts.MICRO_USD:
