@@ -10,12 +10,19 @@ from django.urls import path
 from django.utils.translation import gettext_lazy as _
 
 from aleph.dashboard import dashboard
+from aleph.recharging_pages import RateCorrectionAdmin
+from chat.models import RateCorrection
 
 
 class StaffSite(AdminSite):
     site_title = "Aleph"
     site_header = _("Administration")
     index_title = _("Administration")
+
+    def __init__(self, *args: Any, **how: Any) -> None:
+        """What needs usage and billing and chat stands at the roof, and no app can register it."""
+        super().__init__(*args, **how)
+        self.register(RateCorrection, RateCorrectionAdmin)
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Guests sign in where everybody does, under the same limits; who is no staff learns that he may not."""

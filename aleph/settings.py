@@ -228,6 +228,7 @@ CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "chat.tasks.sweep", "schedule": 3.0, "options": {"expires": 3}},
     "add-up": {"task": "usage.tasks.add_up", "schedule": 300.0, "options": {"expires": 300}},
     "correct-costs": {"task": "usage.tasks.correct_costs", "schedule": 60.0, "options": {"expires": 60}},
+    "give-back": {"task": "aleph.tasks.give_back", "schedule": 60.0, "options": {"expires": 60}},
     "unusual use": {
         "task": "usage.tasks.look_for_unusual_use",
         "schedule": 600.0,

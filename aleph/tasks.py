@@ -2,12 +2,17 @@
 
 from celery import shared_task
 
-from aleph import alerts, erasure, exports
+from aleph import alerts, erasure, exports, recharging
 
 
 @shared_task(name="aleph.tasks.tell_of_use")
 def tell_of_use() -> None:
     alerts.run()
+
+
+@shared_task(name="aleph.tasks.give_back")
+def give_back() -> None:
+    recharging.run()
 
 
 @shared_task(name="aleph.tasks.export")

@@ -2,7 +2,8 @@
 
 An adjustment adds to or takes from one account. A refund takes back what is left of a purchase and gives the wallet
 what that was worth (`billing.lots`): the tokens that were paid for and not used, and the bonus that came with them and
-was not used, which is worth nothing.
+was not used, which is worth nothing. A return gives tokens back to many people at once: what it is for is the matter of
+whoever proposes it, and so are the transfers, once it is applied.
 
 Within the limits a correction is applied at once. Above them it is a proposal, and somebody else among the staff applies
 or declines it; that is one compare-and-set, so it happens once whoever presses at the same moment. The limit counts what
@@ -100,6 +101,20 @@ def refund(*, author: User, purchase: Purchase, reason: str, key: str) -> Correc
     return _made(wanted)
 
 
+def return_tokens(*, author: User, amount: int, reason: str, key: str) -> Correction:
+    """Let `amount` tokens in all go back to many people, or propose it where it is above the limit. Moves nothing: once it
+    is applied, its caller does.
+
+    Raises `InvalidRequest`, `IdempotencyMismatch`.
+    """
+    if not 0 < amount <= MOST:
+        raise InvalidRequest(_("There is nothing to give back."))
+    wanted = Correction(
+        kind=Kind.RETURN, account=Account.TOKENS, amount=amount, reason=reason, author=author, key=key
+    )
+    return _made(wanted)
+
+
 def approve(*, correction_id: str, by: User) -> Correction:
     """Apply a proposal. Of a refund, what is left of the purchase by now, at most what was proposed.
 
@@ -174,7 +189,7 @@ def _first(wanted: Correction) -> Correction | None:
         return None
     said = (first.kind, first.user_id, first.account, first.purchase_id, first.reason)
     if said != (wanted.kind, wanted.user_id, wanted.account, wanted.purchase_id, wanted.reason) or (
-        first.kind == Kind.ADJUSTMENT and first.amount != wanted.amount
+        first.kind != Kind.REFUND and first.amount != wanted.amount
     ):
         raise IdempotencyMismatch
     return first
@@ -195,7 +210,7 @@ def _make(wanted: Correction) -> Correction:
         key=wanted.key,
     )
     if made.purchase is not None:
-        left = _refundable(made.purchase, _locked(made.user))
+        left = _refundable(made.purchase, _locked(made.purchase.user))
         made.amount, made.tokens_taken, made.bonus_taken = left
     made.needs_second = _is_above_the_limit(made)
     made.state = State.PROPOSED if made.needs_second else State.APPLIED
@@ -238,13 +253,13 @@ def _apply(correction: Correction) -> None:
     """Move the money of a correction that has just become `APPLIED`, in the same transaction."""
     if correction.purchase is not None:
         _apply_refund(correction, correction.purchase)
-    else:
-        _apply_adjustment(correction)
+    elif correction.user is not None:
+        _apply_adjustment(correction, correction.user)
 
 
-def _apply_adjustment(correction: Correction) -> None:
+def _apply_adjustment(correction: Correction, user: User) -> None:
     what: dict[str, Any] = {
-        "user": correction.user,
+        "user": user,
         "account": correction.account,
         "amount": abs(correction.amount),
         "kind": Transfer.Kind.ADJUSTMENT,
@@ -259,7 +274,7 @@ def _apply_adjustment(correction: Correction) -> None:
     else:
         ledger.spend(to=house, **what)
     notices.tell(
-        user=correction.user,
+        user=user,
         kind=notices.Kind.ADJUSTMENT,
         key=correction.pk,
         amount=correction.amount,
@@ -270,14 +285,14 @@ def _apply_adjustment(correction: Correction) -> None:
 
 
 def _apply_refund(correction: Correction, purchase: Purchase) -> None:
-    account = _locked(correction.user)
+    account = _locked(purchase.user)
     left = _left_of(purchase, account)
     if left.amount_idr > correction.amount:
         raise Conflict(
             _("More of this purchase is left than was proposed. Decline it, and propose it again.")
         )
     said: dict[str, Any] = {
-        "user": correction.user,
+        "user": purchase.user,
         "kind": Transfer.Kind.REFUND,
         "reference": correction.pk,
         "author": correction.author,
@@ -312,7 +327,7 @@ def _apply_refund(correction: Correction, purchase: Purchase) -> None:
     correction.amount, correction.tokens_taken, correction.bonus_taken = left
     correction.save(update_fields=["amount", "tokens_taken", "bonus_taken"])
     notices.tell(
-        user=correction.user,
+        user=purchase.user,
         kind=notices.Kind.REFUND,
         key=correction.pk,
         amount=left.amount_idr,

@@ -619,16 +619,19 @@ class SandboxPayment(models.Model):
 
 
 class Correction(models.Model):
-    """What staff change in the books, with a reason: an adjustment of one account, or the refund of a purchase.
+    """What staff change in the books, with a reason: an adjustment of one account, the refund of a purchase, or tokens that go
+    back to many people at once, which then has no `user`.
 
     Above a limit it waits as a proposal until somebody else among the staff has approved it. `amount` is what changes:
-    rupiah of the wallet or tokens, signed; of a refund what goes back to the wallet, until it is applied at most that.
+    rupiah of the wallet or tokens, signed; of a refund what goes back to the wallet, until it is applied at most that; of
+    a return at most what all of them get together.
     Written by `billing.corrections` only.
     """
 
     class Kind(models.TextChoices):
         ADJUSTMENT = "adjustment", _("adjustment")
         REFUND = "refund", _("refund")
+        RETURN = "return", _("tokens back to many")
 
     class State(models.TextChoices):
         PROPOSED = "proposed", _("waits for a second person")
@@ -639,7 +642,11 @@ class Correction(models.Model):
     kind = models.CharField(_("kind"), max_length=10, choices=Kind)
     state = models.CharField(_("state"), max_length=8, choices=State)
     user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+", verbose_name=_("user")
+        settings.AUTH_USER_MODEL,
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="+",
+        verbose_name=_("user"),
     )
     account = models.CharField(
         _("account"),
@@ -693,8 +700,13 @@ class Correction(models.Model):
             models.CheckConstraint(condition=~Q(reason=""), name="correction_has_a_reason"),
             models.CheckConstraint(
                 condition=Q(kind="refund", purchase__isnull=False, account="wallet", amount__gt=0)
-                | Q(kind="adjustment", purchase=None),
+                | Q(kind__in=["adjustment", "return"], purchase=None),
                 name="correction_refunds_a_purchase",
+            ),
+            models.CheckConstraint(
+                condition=Q(kind="return", user=None, account="tokens", amount__gt=0)
+                | Q(~Q(kind="return"), user__isnull=False),
+                name="correction_of_one_or_many",
             ),
             models.CheckConstraint(
                 condition=Q(state="proposed", decided_by=None, decided_at=None, needs_second=True)

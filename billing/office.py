@@ -106,7 +106,8 @@ def said(row: Model) -> str:
             )
         case Correction():
             moved = amount(row.amount, ledger.UNIT_OF[row.account])
-            return f"{row.pk} · {row.user} · {row.get_kind_display()} · {moved} · {row.get_state_display()}"
+            parts = (row.pk, row.user, row.get_kind_display(), moved, row.get_state_display())
+            return " · ".join(str(part) for part in parts if part)
         case Transfer():
             moved = amount(row.amount, row.unit)
             return f"{row.pk} · {row.get_kind_display()} · {row.get_phase_display()} · {moved}"

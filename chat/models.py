@@ -165,6 +165,41 @@ class Route(models.Model):
         return Clocks(self.connect_s, self.first_byte_s, self.idle_s, self.total_s)
 
 
+class RateCorrection(models.Model):
+    """Rates that replies of a model should have been charged at, from `since` to before `until`. What they were charged too
+    much goes back once `correction`, which holds the sum, the reason and who says so, is applied; `given_back` of it has
+    gone, and from `ended_at` on all of it. Written by `aleph.recharging` only."""
+
+    correction = models.OneToOneField(
+        "billing.Correction", on_delete=models.PROTECT, related_name="rates", verbose_name=_("correction")
+    )
+    model = models.ForeignKey(ChatModel, on_delete=models.PROTECT, related_name="+", verbose_name=_("model"))
+    since = models.DateTimeField(_("from"))
+    until = models.DateTimeField(_("to"))
+    input_rate = models.PositiveIntegerField(_("right tokens per 1K of input"))
+    output_rate = models.PositiveIntegerField(_("right tokens per 1K of output"))
+    people = models.PositiveIntegerField(_("people"))
+    replies = models.PositiveIntegerField(_("replies"))
+    given_back = models.PositiveBigIntegerField(_("tokens given back so far"), default=0)
+    ended_at = models.DateTimeField(_("all given back"), null=True)
+
+    class Meta:
+        verbose_name = _("correction of rates")
+        verbose_name_plural = _("corrections of rates")
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(until__gt=models.F("since")), name="rate_correction_of_some_time"
+            ),
+            models.CheckConstraint(
+                condition=Q(input_rate__lte=HIGHEST_RATE, output_rate__lte=HIGHEST_RATE),
+                name="rate_correction_plausible",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.model)
+
+
 class Session(models.Model):
     """A conversation of one person. `model` is null where he took the free tier as it comes."""
 
