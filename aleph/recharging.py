@@ -25,7 +25,7 @@ from django.utils.translation import gettext_lazy as _
 from aleph import ids
 from aleph.accounts.models import User
 from aleph.problems import Conflict, IdempotencyMismatch, InvalidRequest
-from aleph.reconcile import CHARGED, batches, calls_of
+from aleph.reconcile import CHARGED, RETURNED, batches, calls_of
 from billing import corrections, ledger, notices
 from billing.models import Correction, Transfer
 from chat import prompts
@@ -251,7 +251,7 @@ def _given_back(reply_ids: Iterator[str]) -> dict[str, int]:
 
 
 def _key(reply_id: str) -> str:
-    return f"recharge:{reply_id}"
+    return f"{RETURNED}{reply_id}"
 
 
 def _ring() -> None:

@@ -31,14 +31,19 @@ PAGE = 50
 """People on a page of a review."""
 
 
+def day_widget() -> forms.DateInput:
+    """What the browser sends and wants to have is ISO's form, whatever the reader's language."""
+    return forms.DateInput(attrs={"type": "date", "class": "input"}, format="%Y-%m-%d")
+
+
 class RatesForm(forms.Form):
     """Which replies, and what they should have been charged at."""
 
     model = forms.ModelChoiceField(
         ChatModel.objects.filter(is_free=False).order_by("name"), label=capfirst(_("model"))
     )
-    first = forms.DateField(label=_("First day (UTC)"), widget=forms.DateInput(attrs={"type": "date"}))
-    last = forms.DateField(label=_("Last day (UTC)"), widget=forms.DateInput(attrs={"type": "date"}))
+    first = forms.DateField(label=_("First day (UTC)"), widget=day_widget())
+    last = forms.DateField(label=_("Last day (UTC)"), widget=day_widget())
     input_rate = forms.IntegerField(
         label=_("Right tokens per 1K of input"), min_value=0, max_value=HIGHEST_RATE
     )
@@ -105,6 +110,18 @@ class RateCorrectionAdmin(ReadOnlyAdmin):
     list_filter = ("correction__state",)
     search_fields = ("=correction__id", "model__name", "model__slug")
     ordering = ("-id",)
+    fields = (
+        "model",
+        ("since", "until"),
+        ("input_rate", "output_rate"),
+        ("people", "replies"),
+        ("tokens", "given_back"),
+        "ended_at",
+        "state",
+        "author",
+        "reason",
+        "correction",
+    )
     readonly_fields = ("tokens", "state", "author", "reason")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[RateCorrection]:

@@ -3,7 +3,7 @@
 Three passes in the order of ids, a batch at a time, so that it needs the same memory however much there is: over replies,
 over the holds that were made for replies, and over usage rows. The caller sees to it that all of them see one moment
 (`billing.audit.one_moment`). A fourth pass holds the rollups of usage rows against the rows,
-a fifth the counters of budgets against the calls.
+a fifth the counters of budgets against the calls, a sixth what corrections of rates gave back against its transfers.
 
 Where rows are not kept any more (`usage.retention`), replies and transfers are held against each other only, and what was
 charged for the rows that are gone is taken from the rollups.
@@ -16,16 +16,18 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from django.db import connection
-from django.db.models import BooleanField, ExpressionWrapper, Model, Q, QuerySet
+from django.db.models import BooleanField, ExpressionWrapper, Model, Q, QuerySet, Sum
 
 from aleph import ids
 from billing.models import Transfer
 from chat import prompts
-from chat.models import Message
+from chat.models import Message, RateCorrection
 from usage import budgets, costs, meter, pricing, recosting, rollups
 from usage.models import ModelPrice, TokenUsage
 
 BATCH = 1000
+RETURNED = "recharge:"
+"""How the key of a transfer begins that gives back what a reply was charged too much; its id follows."""
 CHARGED = (Message.State.COMPLETE, Message.State.STOPPED)
 NEVER_CALLED = frozenset({"unreachable", "internal", "resting"})
 """How a reply may end that a worker began, before it asked the provider."""
@@ -80,7 +82,14 @@ class Reconciliation:
         self.rows_from = rollups.mark().rows_from
 
     def differences(self) -> Iterator[Difference]:
-        for pass_ in (self._replies, self._holds, self._calls, self._rollups, self._budgets):
+        for pass_ in (
+            self._replies,
+            self._holds,
+            self._calls,
+            self._rollups,
+            self._budgets,
+            self._returns,
+        ):
             yield from pass_()
         self.charged_in_months_gone = rollups.charged_before(self.rows_from) if self.rows_from else 0
         charged = self.paid_calls.tokens + self.charged_in_months_gone
@@ -184,6 +193,21 @@ class Reconciliation:
         for reference in sorted(reserved - set(still_open.values_list("pk", flat=True))):
             detail = "budgets still reserve for it, and it is not open"
             yield Difference("no budget reserves for what is over", reference, detail)
+
+    def _returns(self) -> Iterator[Difference]:
+        """A transfer that gives something back is known by its key, and by who gives it and why."""
+        by_whom = ("correction__author", "correction__reason")
+        told = RateCorrection.objects.values_list(*by_whom).annotate(
+            approved=Sum("correction__amount"), given=Sum("given_back")
+        )
+        transfers = Transfer.objects.filter(key__startswith=RETURNED).values_list("author", "reason")
+        moved = {(author, reason): amount for author, reason, amount in transfers.annotate(sum=Sum("amount"))}
+        for author, reason, approved, given in told:
+            if given > approved or given != moved.get((author, reason), 0):
+                detail = (
+                    f"{given} of {approved} given back, and transfers moved {moved.get((author, reason), 0)}"
+                )
+                yield Difference("what goes back has its transfers", reason, detail)
 
 
 def _calls_of_reply(reply: Any, calls: list[TokenUsage]) -> Iterator[Difference]:

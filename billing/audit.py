@@ -225,9 +225,9 @@ RULES = [
         )
         SELECT c.id, c.state, c.amount, COALESCE(idr, 0), COALESCE(tokens, 0)
         FROM billing_correction c LEFT JOIN moved ON moved.reference = c.id
-        WHERE COALESCE(idr, 0) <> CASE WHEN c.state = 'applied' AND c.account = 'wallet' THEN c.amount ELSE 0 END
+        WHERE c.kind <> 'return' AND (COALESCE(idr, 0) <> CASE WHEN c.state = 'applied' AND c.account = 'wallet' THEN c.amount ELSE 0 END
             OR COALESCE(tokens, 0) <> CASE WHEN c.state <> 'applied' THEN 0
-                WHEN c.account = 'tokens' THEN c.amount ELSE -c.tokens_taken END
+                WHEN c.account = 'tokens' THEN c.amount ELSE -c.tokens_taken END)
         """,
     ),
     Rule(

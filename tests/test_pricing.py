@@ -137,7 +137,14 @@ def test_a_price_that_cannot_be_meant_is_refused(figures: str) -> None:
 
 def test_a_price_that_ends_before_it_starts_is_refused() -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
-        price_of("acme", "swift", "1 - - 2", NOON, NOON)
+        price_of("acme", "swift", "1 - - 2", NOON, NOON - timedelta(minutes=1))
+
+
+def test_a_price_that_ends_where_it_starts_never_holds() -> None:
+    price_of("acme", "swift", "1 - - 2", NOON, NOON)
+    right = price_of("acme", "swift", "3 - - 4", NOON)
+    for moment in (NOON - timedelta(minutes=1), NOON, NOON + timedelta(minutes=1)):
+        assert pricing.price_at("acme", "swift", moment) == (right if moment >= NOON else None)
 
 
 def test_two_prices_of_a_model_that_start_at_once_are_refused() -> None:

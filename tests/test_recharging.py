@@ -253,6 +253,17 @@ def test_the_command_waits_for_a_second_person_or_names_him(settings: Any) -> No
     assert balance_of(reply.user) == before + halved(reply)
 
 
+def test_check_usage_finds_what_went_back_without_a_transfer() -> None:
+    made = proposed(over(orphaned(people.alice())))
+    recharging.run()
+    call_command("check_usage", stdout=StringIO())
+    RateCorrection.objects.filter(pk=made.pk).update(given_back=1)
+    told = StringIO()
+    with pytest.raises(CommandError):
+        call_command("check_usage", stdout=told)
+    assert "what goes back has its transfers" in told.getvalue()
+
+
 def test_too_many_replies_are_asked_for_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     reply = over(orphaned(people.alice()))
     monkeypatch.setattr(recharging, "MOST", 0)

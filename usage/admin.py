@@ -143,6 +143,11 @@ class PriceCorrectionAdmin(ReadOnlyAdmin):
         if _price_of(request) is None:
             messages.info(request, _("Choose the price that was wrong, and correct it from its page."))
             return redirect("admin:usage_modelprice_changelist")
+        how["extra_context"] = {
+            "title": _("Correct a price"),
+            "show_save_and_add_another": False,
+            "show_save_and_continue": False,
+        }
         return super().add_view(request, *args, **how)
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
@@ -159,7 +164,7 @@ class PriceCorrectionAdmin(ReadOnlyAdmin):
             return super().get_fieldsets(request, obj)
         holds = _("%(price)s, valid since %(since)s.") % {
             "price": price,
-            "since": date_format(timezone.localtime(price.valid_from), "SHORT_DATETIME_FORMAT"),
+            "since": date_format(timezone.localtime(price.valid_from), "j M Y, H:i"),
         }
         words = _(
             "Say what it should have been. Calls of that time keep their rows, and each gets an entry beside it with the"

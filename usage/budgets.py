@@ -51,6 +51,8 @@ THROTTLED = 2
 WINDOW = timedelta(minutes=1)
 BATCH = 1000
 """Entries that are compared at a time."""
+MOVED = 100
+"""Periods whose counters one statement moves."""
 AHEAD = timedelta(hours=1)
 """A reply waits and is written within this time; what it may cost is reserved at the dearest price until then."""
 
@@ -228,8 +230,10 @@ def count_again(references: Collection[str]) -> None:
     for entry in entries:
         more[entry.period_id] += spent[entry.pk] - (entry.spent or 0)
     BudgetEntry.objects.filter(pk__in=spent).update(spent=_by_pk(spent))
-    periods = {entry.period_id: entry.period for entry in entries}
-    _move(list(periods.values()), reserved={}, spent=more, now=timezone.now())
+    periods = list({entry.period_id: entry.period for entry in entries}.values())
+    for at in range(0, len(periods), MOVED):
+        some = periods[at : at + MOVED]
+        _move(some, reserved={}, spent={period.pk: more[period.pk] for period in some}, now=timezone.now())
 
 
 def note_crossings(moved: Iterable[tuple[BudgetPeriod, int, int]], now: datetime) -> None:

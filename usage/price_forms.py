@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from aleph.problems import Problem
 from usage import pricing, recosting
-from usage.models import ModelPrice, PriceCorrection
+from usage.models import PLAUSIBLE, ModelPrice, PriceCorrection
 
 
 def zero_field() -> forms.BooleanField:
@@ -112,7 +112,11 @@ class PriceCorrectionForm(forms.ModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields |= forms.fields_for_model(ModelPrice, ModelPrice.FIGURES)
+        figures = forms.fields_for_model(ModelPrice, ModelPrice.FIGURES)
+        for field in figures.values():
+            # What a model checks when its row is stored, before anything is written.
+            field.validators = [*field.validators, *PLAUSIBLE]
+        self.fields |= figures
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or self.cleaned_data

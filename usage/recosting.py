@@ -166,12 +166,13 @@ def _step() -> int | None:
         entries = _entries(correction, batch)
         CostCorrection.objects.bulk_create(entries)
         rollups.due(call.created_at for call in batch)
-        budgets.count_again([call.operation_id for call in batch])
         # "0" sorts before what every id goes on with, and after its end.
         correction.upto = f"{batch[-1].pk}0" if len(batch) == BATCH else end
         correction.calls += len(entries)
         correction.difference_usd += sum((entry.total_cost_usd for entry in entries), Decimal(0))
         correction.save(update_fields=["upto", "calls", "difference_usd"])
+        # Last, as whoever reserves needs the same rows.
+        budgets.count_again([entry.usage.operation_id for entry in entries])
         return len(entries)
 
 
