@@ -202,7 +202,8 @@ class RateCorrectionAdmin(ReadOnlyAdmin):
 def people_of(found: recharging.Review, wanted: str) -> Page:
     """A page of those who get something back, most tokens first."""
     tokens = found.by_person
-    page = Paginator(sorted(tokens, key=lambda user_id: (-tokens[user_id], user_id)), PAGE).get_page(wanted)
+    order: list[Any] = sorted(tokens, key=lambda user_id: (-tokens[user_id], user_id))
+    page = Paginator(order, PAGE).get_page(wanted)
     emails = dict(User.objects.filter(pk__in=list(page)).values_list("pk", "email"))
     page.object_list = [
         Person(emails[user_id], user_id, len(found.too_much[user_id]), tokens[user_id]) for user_id in page

@@ -421,7 +421,7 @@ def test_a_price_that_is_put_right_is_counted_then() -> None:
     recosting.run()
     made.refresh_from_db()
     assert made.calls == 1
-    assert counters(budget)[0] == int(call.total_cost_usd / 3 / USD_UNIT)
+    assert counters(budget)[0] == int((call.total_cost_usd or Decimal(0)) / 3 / USD_UNIT)
     assert_counters_are_right()
 
 

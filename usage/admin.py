@@ -94,20 +94,16 @@ class ModelPriceAdmin(admin.ModelAdmin):
         return price.hours
 
     def render_change_form(
-        self,
-        request: HttpRequest,
-        context: dict[str, Any],
-        *args: Any,
-        obj: ModelPrice | None = None,
-        **how: Any,
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **how: Any
     ) -> HttpResponse:
-        if obj is not None:
+        price: ModelPrice | None = how.get("obj")
+        if price is not None:
             may = request.user.has_perm("usage.add_pricecorrection")
             context |= {
-                "may_correct": may and not obj.is_replaced and recosting.is_charged(obj),
-                "corrections": obj.corrections.select_related("right").order_by("pk"),
+                "may_correct": may and not price.is_replaced and recosting.is_charged(price),
+                "corrections": price.corrections.select_related("right").order_by("pk"),
             }
-        return super().render_change_form(request, context, *args, obj=obj, **how)
+        return super().render_change_form(request, context, *args, **how)
 
 
 @admin.register(PriceCorrection)
@@ -161,7 +157,7 @@ class PriceCorrectionAdmin(ReadOnlyAdmin):
     ) -> list[tuple[Any, Any]]:
         price = _price_of(request)
         if obj is not None or price is None:
-            return super().get_fieldsets(request, obj)
+            return list(super().get_fieldsets(request, obj))
         holds = _("%(price)s, valid since %(since)s.") % {
             "price": price,
             "since": date_format(timezone.localtime(price.valid_from), "j M Y, H:i"),

@@ -46,11 +46,10 @@ def corrected(calls: QuerySet[TokenUsage]) -> QuerySet[TokenUsage]:
     return calls.filter(corrections__isnull=False)
 
 
-def told(calls: QuerySet[TokenUsage]) -> QuerySet[TokenUsage]:
+def told(calls: QuerySet[TokenUsage]) -> QuerySet[Any]:
     """The calls, each with what corrections add: for pages of calls, not for sums."""
-    return calls.annotate(
-        corrected_usd=_added("total_cost_usd"), corrected_input_usd=_added("input_cost_usd")
-    )
+    rows: QuerySet[Any] = calls
+    return rows.annotate(corrected_usd=_added("total_cost_usd"), corrected_input_usd=_added("input_cost_usd"))
 
 
 def _sums(column: str, costs: Mapping[str, Q | None]) -> dict[str, Sum]:

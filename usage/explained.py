@@ -158,7 +158,7 @@ def _usual(call: TokenUsage) -> Usual | None:
     if len(found) < LEAST_COMPARED:
         return None
     recorded, added, inputs, outputs = zip(*found, strict=True)
-    usd = median(map(sum, zip(recorded, added, strict=True)))
+    usd = median([cost + more for cost, more in zip(recorded, added, strict=True)])
     return Usual(len(found), usd, round(median(inputs)), round(median(outputs)))
 
 

@@ -126,9 +126,9 @@ class PriceCorrectionForm(forms.ModelForm):
         try:
             recosting.check(data["price"], figures=self.figures, since=data["since"])
         except recosting.OutOfItsTime as problem:
-            self.add_error("since", problem.message)
+            self.add_error("since", str(problem.message))
         except Problem as problem:
-            self.add_error(None, problem.message)
+            self.add_error(None, str(problem.message))
         return data
 
     @property
