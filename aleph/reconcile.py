@@ -196,17 +196,17 @@ class Reconciliation:
 
     def _returns(self) -> Iterator[Difference]:
         """A transfer that gives something back is known by its key, and by who gives it and why."""
-        by_whom = ("correction__author", "correction__reason")
-        told = RateCorrection.objects.values_list(*by_whom).annotate(
+        told = RateCorrection.objects.values_list("correction__author", "correction__reason").annotate(
             approved=Sum("correction__amount"), given=Sum("given_back")
         )
-        transfers = Transfer.objects.filter(key__startswith=RETURNED).values_list("author", "reason")
-        moved = {(author, reason): amount for author, reason, amount in transfers.annotate(sum=Sum("amount"))}
+        moved: dict[tuple[int | None, str], int] = {}
+        if told:
+            sums = Transfer.objects.filter(key__startswith=RETURNED).values_list("author", "reason")
+            moved = {(author, reason): sum_ for author, reason, sum_ in sums.annotate(sum=Sum("amount"))}
         for author, reason, approved, given in told:
-            if given > approved or given != moved.get((author, reason), 0):
-                detail = (
-                    f"{given} of {approved} given back, and transfers moved {moved.get((author, reason), 0)}"
-                )
+            gone = moved.get((author, reason), 0)
+            if given > approved or given != gone:
+                detail = f"{given} of {approved} given back, and transfers moved {gone}"
                 yield Difference("what goes back has its transfers", reason, detail)
 
 
