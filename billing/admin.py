@@ -378,10 +378,8 @@ class Correcting(LongList):
             setattr(request, REFUSAL, problem)
             return super().changeform_view(request, object_id, *args, **how)
 
-    def get_form(
-        self, request: HttpRequest, obj: Model | None = None, change: bool = False, **how: Any
-    ) -> Any:
-        made = super().get_form(request, obj, change, **how)
+    def get_form(self, request: HttpRequest, obj: Any | None = None, change: bool = False, **how: Any) -> Any:
+        made: Any = super().get_form(request, obj, change, **how)
         made.refusal = getattr(request, REFUSAL, None)
         return made
 

@@ -44,5 +44,6 @@ class AmountField(forms.IntegerField):
 
     def widget_attrs(self, widget: forms.Widget) -> dict[str, Any]:
         """The keyboard of numbers, which on some phones has no minus."""
-        can_be_negative = self.min_value is None or self.min_value < 0
+        least = self.min_value
+        can_be_negative = not isinstance(least, int) or least < 0
         return {**super().widget_attrs(widget), **({} if can_be_negative else {"inputmode": "numeric"})}
