@@ -31,7 +31,16 @@ from tests.stories_of_chat import (
 )
 from usage import budget_terms, budgets, recosting
 from usage.budgets import Action, BudgetExceeded, Every, Unit
-from usage.models import USD_UNIT, Budget, BudgetCrossing, BudgetEntry, BudgetPeriod, ModelPrice, TokenUsage
+from usage.models import (
+    USD_UNIT,
+    Budget,
+    BudgetCrossing,
+    BudgetEntry,
+    BudgetPeriod,
+    ModelPrice,
+    PriceCorrection,
+    TokenUsage,
+)
 
 pytestmark = pytest.mark.usefixtures("committed", "simulator", "in_english")
 
@@ -418,6 +427,7 @@ def test_a_price_that_is_put_right_is_counted_then() -> None:
         author=people.dewi(),
     )
     TokenUsage.objects.filter(pk=call.pk).update(id=f"use_{ids.at(call.created_at - timedelta(hours=1))}")
+    PriceCorrection.objects.filter(pk=made.pk).update(created_at=timezone.now() - timedelta(minutes=11))
     recosting.run()
     made.refresh_from_db()
     assert made.calls == 1

@@ -7,6 +7,7 @@ taught a sample of it; one that guests may open has to be named in `OPEN`.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
@@ -37,13 +38,13 @@ from billing.models import (
     WebhookDelivery,
     WebhookEndpoint,
 )
-from chat.models import Attachment, ChatModel, Message, Session
+from chat.models import Attachment, ChatModel, Message, RateCorrection, Session
 from tests import people
 from tests.forms import Answer
 from tests.stories_of_images import draft_of
-from tests.stories_of_usage import call_of
+from tests.stories_of_usage import call_of, price_of
 from usage import budget_terms, events
-from usage.models import Calibration, PriceProposal, TokenUsage
+from usage.models import Calibration, PriceCorrection, PriceProposal, TokenUsage
 
 SECRET = "Seven copper kettles"
 
@@ -190,6 +191,7 @@ class World:
         corrections.adjust(
             author=self.dewi, user=alice, account="wallet", amount=200_000, reason=SECRET, key=ids.new("key")
         )
+        self.correct_prices()
         self.budget = budget_terms.create(
             author=alice, unit="token", every="day", limit=1_000, action="warn", api_key=self.key
         )
@@ -218,6 +220,27 @@ class World:
             "content_type_id": "1",
             "id": alice.pk,
         }
+
+    def correct_prices(self) -> None:
+        """A price and rates that were wrong, and that nobody was charged at."""
+        now = timezone.now()
+        wrong, right = (price_of("acme", ids.new("safe"), "1 - - 2", now) for _each in range(2))
+        PriceCorrection.objects.create(
+            wrong=wrong, right=right, since=now, reason="A slip", author=self.dewi, ended_at=now
+        )
+        RateCorrection.objects.create(
+            correction=corrections.return_tokens(
+                author=self.dewi, amount=1, reason="A slip", key=ids.new("key")
+            ),
+            model=ChatModel.objects.order_by("pk")[0],
+            since=now - timedelta(days=1),
+            until=now,
+            input_rate=1,
+            output_rate=1,
+            people=1,
+            replies=1,
+            ended_at=now,
+        )
 
     def url(self, place: Place) -> str:
         return reverse(place.name, kwargs={name: self.sample(place, name) for name in place.parameters})

@@ -34,6 +34,7 @@ pytestmark = pytest.mark.usefixtures("committed", "simulator")
 
 NOT_ABOUT_HIM = {
     "usage.PriceProposal.decided_by",
+    "usage.PriceCorrection.author",
     "billing.Transfer.author",
     "billing.Correction.author",
     "billing.Correction.decided_by",

@@ -19,7 +19,7 @@ from tests import people
 from tests.stories_of_chat import calls_of, fresh, orphaned
 from tests.test_admin import office, staff_who_may
 from tests.test_billing_pages import signed_in, words
-from tests.test_check_usage import over, rules_about
+from tests.test_check_usage import nothing_else, over, rules_about
 from tests.test_money_office import said_by
 from usage.models import TokenUsage
 
@@ -29,8 +29,9 @@ USED = 1000
 
 
 @pytest.fixture(autouse=True)
-def connected(simulator: object) -> None:
-    """The replies of these stories are written by a model that can be asked."""
+def alone(db: None, simulator: object) -> None:
+    """The replies of these stories are written by a model that can be asked, and there are no others of it."""
+    nothing_else()
 
 
 def corrected(reply: Any, input_rate: int, output_rate: int, *, apply: bool = True, **more: Any) -> str:
@@ -146,17 +147,17 @@ def proposed(*replies: Message, by: User | None = None, key: str = "") -> RateCo
 
 
 def test_dewi_sees_what_differs_before_anything_moves() -> None:
-    reply = over(orphaned(people.alice()))
+    reply, dewi = over(orphaned(people.alice())), people.dewi()
     before = balance_of(reply.user)
-    page = said_by(office().get(reviewed(reply, reply.input_rate // 2)))
+    page = said_by(office(dewi).get(reviewed(reply, reply.input_rate // 2)))
     assert f"Give {halved(reply)} tokens back" in page
     assert reply.user.email in page
     assert "to 1 person" in page
-    dearer = said_by(office().get(reviewed(reply, reply.input_rate * 2)))
+    dearer = said_by(office(dewi).get(reviewed(reply, reply.input_rate * 2)))
     assert "Replies charged too little 1" in dearer
     assert "Nobody was charged too much" in dearer
     assert balance_of(reply.user) == before
-    assert not Correction.objects.exists()
+    assert not Correction.objects.filter(author=dewi).exists()
 
 
 def test_dewi_gives_it_back_and_its_owner_reads_why() -> None:
@@ -165,7 +166,7 @@ def test_dewi_gives_it_back_and_its_owner_reads_why() -> None:
     client, address = office(dewi), reviewed(reply, reply.input_rate // 2)
     for _again in range(2):
         client.post(address, {"reason": "The rate was for another model", "key": "one"})
-    made = RateCorrection.objects.get()
+    made = RateCorrection.objects.get(correction__author=dewi)
     assert (made.correction.state, made.correction.author, made.people) == ("applied", dewi, 1)
     for _again in range(2):
         recharging.run()
@@ -180,7 +181,7 @@ def test_dewi_gives_it_back_and_its_owner_reads_why() -> None:
         "The rate was for another model"
     ]
     assert rules_about(reply) == set()
-    assert audit.check() == []
+    assert not [drift for drift in audit.check() if drift.subject == made.correction_id]
 
 
 def test_above_the_limit_somebody_else_approves(settings: Any) -> None:
@@ -191,7 +192,7 @@ def test_above_the_limit_somebody_else_approves(settings: Any) -> None:
         reviewed(reply, reply.input_rate // 2), {"reason": "Too dear", "key": "one"}, follow=True
     )
     assert "It is above the limit, and waits for a second person." in said_by(answer)
-    made = RateCorrection.objects.get()
+    made = RateCorrection.objects.get(correction__author=dewi)
     recharging.run()
     assert balance_of(reply.user) == before
     with pytest.raises(corrections.OwnProposal):
@@ -287,10 +288,10 @@ def test_what_makes_no_sense_is_said_and_what_was_typed_stays(wrong: dict[str, s
 
 
 def test_a_reason_is_needed() -> None:
-    reply = over(orphaned(people.alice()))
-    answer = office().post(reviewed(reply, 1), {"reason": " ", "key": "one"})
+    reply, dewi = over(orphaned(people.alice())), people.dewi()
+    answer = office(dewi).post(reviewed(reply, 1), {"reason": " ", "key": "one"})
     assert "This field is required." in said_by(answer)
-    assert not Correction.objects.exists()
+    assert not Correction.objects.filter(author=dewi).exists()
 
 
 @pytest.mark.parametrize(
@@ -298,10 +299,11 @@ def test_a_reason_is_needed() -> None:
 )
 def test_who_may_not_correct_gets_no_review(rights: tuple[str, ...]) -> None:
     reply = over(orphaned(people.alice()))
-    client = office(staff_who_may(*rights))
+    eko = staff_who_may(*rights)
+    client = office(eko)
     assert client.get(reviewed(reply, 1)).status_code == 403
     assert client.post(reviewed(reply, 1), {"reason": "Mine", "key": "one"}).status_code == 403
-    assert not Correction.objects.exists()
+    assert not Correction.objects.filter(author=eko).exists()
 
 
 def test_the_database_wants_a_return_to_be_of_many(settings: Any) -> None:

@@ -16,6 +16,7 @@ from aleph.accounts.models import User
 from tests import people
 from tests.stories_of_usage import LONG_AGO, call_of, price_of
 from tests.test_admin import address, office, save, saved, staff_who_may
+from tests.test_check_usage import nothing_else
 from tests.test_money_office import said_by
 from usage import (
     costs,
@@ -34,6 +35,7 @@ from usage.models import (
     CostCorrection,
     ModelPrice,
     PriceCorrection,
+    PriceProposal,
     TokenUsage,
     UsageDay,
     UsageHour,
@@ -51,7 +53,9 @@ WRONG, RIGHT = Decimal("0.0045"), Decimal("0.0022")
 
 @pytest.fixture(autouse=True)
 def wrong(db: None) -> ModelPrice:
-    ModelPrice.objects.all().delete()
+    nothing_else()
+    for table in (CostCorrection, PriceCorrection, PriceProposal, ModelPrice):
+        table.objects.all().delete()
     return price_of("openai", "gpt-4o", "2.5 1.25 3 10")
 
 
