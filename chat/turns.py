@@ -24,7 +24,7 @@ from billing import ledger
 from chat import attachments as attached
 from chat import branches, catalogue, prompts, replies, sessions
 from chat.catalogue import Offer
-from chat.models import Attachment, Message, Session
+from chat.models import Attachment, ChatModel, Message, Session
 from usage import budgets
 
 MAX_TEXT = 100_000
@@ -71,6 +71,17 @@ class ModelBusy(ModelUnavailable):
 
 class PriceChanged(Conflict):
     text = _("The price of this model has just changed. Look at what it can cost now, and try again.")
+
+
+class ModelFollowed(PriceChanged):
+    """What was shown was the price of a model that is retired by now; another one answers in its place."""
+
+    def __init__(self, retired: ChatModel, model: ChatModel) -> None:
+        text = _(
+            "%(retired)s has been retired, and %(model)s answers in its place."
+            " Look at what it can cost now, and try again."
+        )
+        super().__init__(text % {"retired": retired.name, "model": model.name})
 
 
 class CostsMore(Conflict):
@@ -552,8 +563,10 @@ def _agreed(offer: Offer, bounds: Bounds) -> int | None:
     price, _at, ceiling = (bounds.terms or "").partition(CEILING)
     shown = price.rsplit(":", 2)[0]
     if price != offer.model.terms:
-        if shown and shown in (offer.model.slug, offer.instead_of and offer.instead_of.slug):
+        if shown and shown == offer.model.slug:
             raise PriceChanged
+        if shown and offer.instead_of and shown == offer.instead_of.slug:
+            raise ModelFollowed(offer.instead_of, offer.model)
         ceiling = ""
     said = [int(ceiling)] if ceiling.isdecimal() and len(ceiling) < 16 else []
     return min([*said, *([] if bounds.most is None else [bounds.most])], default=None)

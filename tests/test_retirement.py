@@ -141,6 +141,19 @@ class TestAChatWithIt:
             ask(old.slug, terms=shown)
         assert ask(old.slug, terms=young.terms).reply.input_rate == 900
 
+    def test_is_named_to_whom_wrote_before_it_retired(self) -> None:
+        old, young = model("old"), model("young", rate=900)
+        first = ask(old.slug, user=people.alice())
+        answered(first)
+        page = f"{page_of(first.session)}/turns"
+        written = {"text": "Halo", "model": old.slug, "turn": ids.new("trn"), "terms": old.terms}
+        retire(old, young)
+
+        answer = signed_in(first.session.user).post(page, written, headers={"HX-Request": "true"})
+
+        assert answer.status_code == 409
+        assert "Old has been retired, and Young answers in its place." in words(answer)
+
     def test_takes_a_message_once_whatever_the_model_is_called(self) -> None:
         old, young = model("old"), model("young")
         retire(old, young)
