@@ -226,6 +226,8 @@ def estimates(request: Request) -> HttpResponse:
     except NotFound:
         return render(request, "chat/_estimate.html", {"problem": _("This chat was deleted.")})
     except Problem as problem:
+        if isinstance(problem, turns.ImagesNotTaken) and not said.edited:
+            return HttpResponse()  # the composer says so beside the images
         return render(request, "chat/_estimate.html", {"problem": problem.message})
     return render(request, "chat/_estimate.html", {"quote": quote})
 

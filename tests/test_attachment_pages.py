@@ -8,7 +8,7 @@ from django.test import Client
 
 from aleph import ids
 from aleph.accounts.models import User
-from chat import attachments
+from chat import attachments, turns
 from chat.models import Attachment, Message
 from tests import images, people
 from tests.product import simulated_model
@@ -64,7 +64,14 @@ def test_a_model_that_takes_none_is_said_before_sending_and_all_is_kept() -> Non
     wish = {"text": "What is this?", "turn": ids.new("trn"), "attachment": draft.pk, "model": blind}
     client = browser_of(alice)
     estimate = client.post("/chat/estimates", wish, headers=HTMX).content.decode()
-    assert "This model takes no images." in estimate
+    assert not estimate, "the composer says it beside the images, once"
+    assert "This model takes no images." in client.get("/").content.decode()
+    asked = turns.start(user=alice, session=None, text="Halo", model_slug=blind, turn=ids.new("trn"))
+    edited = {**wish, "session": asked.session.pk, "edited": asked.reply.parent_id}
+    assert (
+        "This model takes no images." in client.post("/chat/estimates", edited, headers=HTMX).content.decode()
+    )
+    turns.stop(user=alice, reply_id=asked.reply.pk)
     page = client.post("/chat/turns", wish)
     assert page.status_code == 400
     assert f'value="{draft.pk}" checked' in page.content.decode()
