@@ -33,6 +33,7 @@ from tests.stories_of_chat import (
     worker,
 )
 from tests.stories_of_usage import price_of
+from tests.test_chat_pages import page_of, signed_in, words
 
 pytestmark = pytest.mark.usefixtures("committed", "redis_server", "simulator")
 
@@ -305,6 +306,9 @@ class TestARouteThatKeepsFailing:
         assert 1 <= reply.retry_after_s <= breakers.OPEN_S
         assert len(simulator.requests) == asked
         assert (ending_of(reply), available(alice)) == ("void", 10_500)
+        told = words(signed_in(alice).get(page_of(reply.session)))
+        assert "is not answering at the moment" in told
+        assert "Try again in" in told
 
     def test_and_refuses_us_is_left_alone_from_the_first_time_where_there_is_another(self) -> None:
         alice, script = people.alice(), f"sim-error-401-pace-{_unique()}"
