@@ -123,6 +123,16 @@ def test_a_model_that_takes_no_images_says_so_in_the_composer(browser: Browser, 
     thumbs(page, 1)
 
 
+def test_the_picker_marks_who_takes_images_on_the_line_of_the_name(browser: Browser) -> None:
+    page = composer(browser, seeing_model())
+    page.locator(".composer__model").click()
+    mark = page.locator("label.model:has(:checked) .model__sees").bounding_box()
+    price = page.locator("label.model:has(:checked) .model__price").bounding_box()
+    assert mark is not None
+    assert price is not None
+    assert price["y"] <= mark["y"] + mark["height"] / 2 <= price["y"] + price["height"]
+
+
 def test_images_go_with_the_form_without_a_script(browser: Browser, folder: Path, simulator: object) -> None:
     model = seeing_model()
     page = composer(browser, model, java_script_enabled=False)
