@@ -251,10 +251,10 @@ class ChatModelAdmin(admin.ModelAdmin):
     form = ChatModelForm
     list_display = (
         "name",
+        "is_offered",
+        "answers",
         "input_rate",
         "output_rate",
-        "answers",
-        "is_offered",
         "retires_on",
         "position",
     )
