@@ -21,7 +21,7 @@ from chat.providers.base import Provider
 GATEWAYS = frozenset({"n8n"})
 """Providers without models and prices of their own: they say which of the others they have asked."""
 BLIND = frozenset({"n8n", "tgi"})
-"""Providers whose protocol has no place for images."""
+"""Providers whose protocol has no place for images, and n8n, where a workflow may leave them out and nobody would know."""
 ROUTES_OF_SLUG = Rows(lambda: Route.objects.filter(model__slug=Given("slug")).select_related("model"))
 ROUTES_OF_MODEL = Rows(lambda: Route.objects.filter(model=Given("model")))
 LONGEST_LINE = 20
