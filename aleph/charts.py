@@ -13,6 +13,9 @@ from decimal import Decimal
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 
+from aleph.amounts import count as counted
+from aleph.amounts import rupiah, usd
+
 SLOTS = 6
 """Colours of the palette (`series-1` to `series-6`); the last one is grey, for what is left over."""
 
@@ -77,12 +80,13 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One series in a tooltip. `short` fits beside its number."""
+    """One series in a tooltip. `short` fits beside its number, which is also there as it is `said`."""
 
     slot: int
     name: str
     short: str
     value: int
+    said: str
     y: int
 
     @property
@@ -93,6 +97,9 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class Stack:
     """One column: its bars, and the link over them with its tooltip, which lists from the top what is not 0.
+
+    Numbers are written out once, though they stand in several places: `said` is the total, `label` what the link is
+    called, `cells` what the table says.
 
     `tip_shift` keeps the tooltip within the plot; where there is room, it stands beside the column instead, to the left
     where it `opens_left`.
@@ -106,6 +113,9 @@ class Stack:
     bars: Sequence[Bar]
     lines: Sequence[Line]
     values: Sequence[int]
+    said: str
+    label: str
+    cells: Sequence[str]
     tip_shift: str
     opens_left: bool
 
@@ -178,7 +188,7 @@ def stacked_bars(
         ticks=_ticks(scale, measure),
         marks=list(_marks(columns)),
         stacks=[
-            _stack(column, place, len(columns), totals[place], series, scale)
+            _stack(column, place, len(columns), totals[place], series, scale, measure)
             for place, column in enumerate(columns)
         ],
         measure=measure,
@@ -204,7 +214,9 @@ def lines(
         series=series,
         ticks=_ticks(scale, measure),
         marks=list(_marks(columns)),
-        stacks=[_stack(column, place, count, 0, series, scale) for place, column in enumerate(columns)],
+        stacks=[
+            _stack(column, place, count, None, series, scale, measure) for place, column in enumerate(columns)
+        ],
         measure=measure,
         paths=[
             Path(
@@ -284,6 +296,13 @@ def shortened(text: str, letters: int) -> str:
     return text if len(text) <= letters else f"{text[: max(1, letters - 1)].rstrip()}…"
 
 
+def measured(value: int, measure: str) -> str:
+    """A value as people read it: a count, an amount of dollars or of rupiah."""
+    if measure == MICRO_USD:
+        return usd(Decimal(value) / 1_000_000)
+    return rupiah(value) if measure == IDR else counted(value)
+
+
 def _rise(value: int, scale: Sequence[int]) -> float:
     return (BASE - TOP) * value / scale[-1]
 
@@ -301,8 +320,15 @@ def _marks(columns: Sequence[Column]) -> Iterator[Mark]:
 
 
 def _stack(
-    column: Column, place: int, count: int, total: int, series: Sequence[Series], scale: Sequence[int]
+    column: Column,
+    place: int,
+    count: int,
+    total: int | None,
+    series: Sequence[Series],
+    scale: Sequence[int],
+    measure: str,
 ) -> Stack:
+    """`total` is None where values are not added up."""
     step = 100 / count
     width = min(step * BAR_SHARE, WIDEST_BAR)
     center = (place + 0.5) * step
@@ -316,24 +342,34 @@ def _stack(
             y = BASE - bottom - rise
             bars.append(Bar(part.slot, _percent(center - width / 2), _px(y), _percent(width), _px(height)))
             below += value
-    parts = [(part, part.values[place]) for part in reversed(series) if part.values[place]]
+    cells = [measured(part.values[place], measure) for part in series]
+    parts = [
+        (part, part.values[place], said)
+        for part, said in zip(reversed(series), reversed(cells), strict=True)
+        if part.values[place]
+    ]
+    said = "" if total is None else measured(total, measure)
+    whole = column.label if total is None else f"{column.label}: {said}"
     return Stack(
         column=column,
-        total=total,
+        total=total or 0,
         x=_percent(place * step),
         width=_percent(step),
         center=_percent(center),
         bars=bars,
-        lines=[_line(part, value, 40 + TIP_LINE * nth) for nth, (part, value) in enumerate(parts)],
+        lines=[_line(*part, 40 + TIP_LINE * nth) for nth, part in enumerate(parts)],
         values=[part.values[place] for part in series],
+        said=said,
+        label=", ".join([whole, *(f"{part.name} {said}" for part, _value, said in parts)]),
+        cells=cells if total is None else [*cells, said],
         tip_shift=_px(-center / 100 * TIP_WIDTH),
         opens_left=center >= 50,
     )
 
 
-def _line(part: Series, value: int, y: int) -> Line:
+def _line(part: Series, value: int, said: str, y: int) -> Line:
     room = TIP_WIDTH - 28 - 12 - 8 - DIGIT * len(f"{value:,}")
-    return Line(part.slot, part.name, shortened(part.name, int(room / LETTER)), value, y)
+    return Line(part.slot, part.name, shortened(part.name, int(room / LETTER)), value, said, y)
 
 
 def _percent(value: float) -> str:

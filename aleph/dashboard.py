@@ -48,9 +48,10 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         if request.GET.get("of") == "sales":
             return sheets.whole(f"aleph-sales-{name}", sales_rows(period))
         return sheets.whole(f"aleph-usage-{name}", rows(period))
-    over_time = insights.over_time(period, named=NAMED)
+    calls = insights.read(period)
+    over_time = insights.over_time(period, calls, named=NAMED)
     sales = insights.sales(period)
-    totals, before = insights.totals(period.since, period.until), insights.totals(*period.before)
+    totals, before = insights.totals(period.since, period.until, calls), insights.totals(*period.before)
     revenue_before = insights.revenue_idr(*period.before)
     return render(
         request,
@@ -72,8 +73,8 @@ def dashboard(request: HttpRequest) -> HttpResponse:
             "revenue_chart": revenue_over_time(sales, period),
             "sold_chart": sold_and_used(sales, over_time, period),
             "margin_chart": charged_and_cost(over_time, period),
-            "models": insights.by_model(period),
-            "providers": insights.by_provider(period),
+            "models": insights.by_model(period, calls),
+            "providers": insights.by_provider(period, calls),
             "people": insights.people(period),
             "cohorts": insights.retention(period.last),
             "weeks": range(1, insights.WEEKS),

@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-from django.db.models import Avg, Count, QuerySet, Sum
+from django.db.models import Avg, Count, Exists, OuterRef, QuerySet, Sum
 from django.db.models.functions import TruncDate, TruncWeek
 from django.utils import timezone
 
@@ -36,6 +36,26 @@ SKEW = timedelta(hours=1)
 """How far the moment in an id may be from the one that is stored: another clock wrote it."""
 HEATS = 5
 """Steps of colour; the last one begins at 64 per cent."""
+TOLD_IN_ALL = (
+    "calls",
+    "failed",
+    "unpriced",
+    "total_tokens",
+    "charged_tokens",
+    "charged_idr_thousandths",
+    "total_cost_usd",
+)
+TOLD_OF_PROVIDERS = (
+    "calls",
+    "failed",
+    "first_token_ms",
+    "first_token_calls",
+    "latency_ms",
+    "latency_calls",
+)
+TOLD = tuple({*TOLD_IN_ALL, *TOLD_OF_PROVIDERS})
+"""The sums of calls that are shown. Each costs as much as a column more to read."""
+Rows = Sequence[dict[str, Any]]
 SLOW_MS, FAILING_PERCENT, SILENT_PERCENT = 10_000, 2, 10
 
 
@@ -245,9 +265,22 @@ def books() -> Books:
     )
 
 
-def totals(since: datetime, until: datetime) -> Totals:
-    rows = rollups.totals(since=since, until=until, by=())
-    row = rows[0] if rows else defaultdict(int)
+def read(period: Period) -> Rows:
+    """The calls of a period by day, provider and model: one pass over the hours for all that a page says of it."""
+    return rollups.totals(
+        since=period.since,
+        until=period.until,
+        by=("day", "provider", "label", "model"),
+        zone=period.zone,
+        only=TOLD,
+    )
+
+
+def totals(since: datetime, until: datetime, rows: Rows | None = None) -> Totals:
+    """Of the `rows` of this time where they have been read."""
+    if rows is None:
+        rows = rollups.totals(since=since, until=until, by=(), only=TOLD_IN_ALL)
+    row = next(iter(_summed(rows, (), TOLD_IN_ALL)), defaultdict(int))
     return Totals(
         calls=row["calls"],
         failed=row["failed"],
@@ -260,12 +293,15 @@ def totals(since: datetime, until: datetime) -> Totals:
     )
 
 
-def by_model(period: Period) -> list[ModelLine]:
+def by_model(period: Period, rows: Rows | None = None) -> list[ModelLine]:
     """Most charged first, then most used."""
     rate = currency.rate_on(period.last)
     sums: dict[str, dict[str, Any]] = {}
     told = ("calls", "total_tokens", "charged_tokens", "charged_idr_thousandths", "total_cost_usd")
-    for row in rollups.totals(since=period.since, until=period.until, by=("label", "model"), only=told):
+    by = ("label", "model")
+    if rows is None:
+        rows = rollups.totals(since=period.since, until=period.until, by=by, only=told)
+    for row in _summed(rows, by, told):
         line = sums.setdefault(name_for_people(row["label"], row["model"]), defaultdict(int))
         for name in told:
             line[name] += row[name]
@@ -290,20 +326,14 @@ def by_model(period: Period) -> list[ModelLine]:
     return sorted(lines, key=lambda line: (-line.charged_idr, -line.tokens, line.name))
 
 
-def over_time(period: Period, *, named: int) -> OverTime:
-    """The `named` most used models, and all others as one. One pass over the hours."""
+def over_time(period: Period, rows: Rows, *, named: int) -> OverTime:
+    """The `named` most used models, and all others as one."""
     columns = period.columns
     place = places_of(columns)
     rates = currency.rates_until(period.last)
     tokens: dict[str, list[int]] = defaultdict(lambda: [0] * len(columns))
     charged_thousandths, charged_tokens = [0] * len(columns), [0] * len(columns)
     costs: list[list[tuple[date, Decimal]]] = [[] for _column in columns]
-    rows = rollups.totals(
-        since=period.since,
-        until=period.until,
-        by=("day", "label", "model"),
-        zone=period.zone,
-    )
     for row in rows:
         at = place.get(row["day"])
         if at is None:
@@ -382,19 +412,31 @@ def accuracies() -> list[calibration.Accuracy]:
     return calibration.accuracies(most=TOP)
 
 
-def by_provider(period: Period) -> list[ProviderLine]:
+def by_provider(period: Period, rows: Rows) -> list[ProviderLine]:
     """The calls of the period, slowest first; each provider's state is that of the last 24 hours."""
     now = timezone.now()
     lately = {
         row["provider"]: _provider(row, "")
-        for row in rollups.totals(since=now - timedelta(days=1), until=now, by=("provider",))
+        for row in rollups.totals(
+            since=now - timedelta(days=1), until=now, by=("provider",), only=TOLD_OF_PROVIDERS
+        )
     }
-    rows = rollups.totals(since=period.since, until=period.until, by=("provider",))
     lines = [
         _provider(row, lately[row["provider"]].trouble if row["provider"] in lately else "idle")
-        for row in rows
+        for row in _summed(rows, ("provider",), TOLD_OF_PROVIDERS)
     ]
     return sorted(lines, key=lambda line: (-(line.first_token_ms or 0), line.name))
+
+
+def _summed(rows: Rows, by: Sequence[str], told: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows added up to one for each combination of `by`."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        place = tuple(row[name] for name in by)
+        line = found.setdefault(place, dict(zip(by, place, strict=True)) | dict.fromkeys(told, 0))
+        for name in told:
+            line[name] += row[name]
+    return list(found.values())
 
 
 def _provider(row: dict[str, Any], state: str) -> ProviderLine:
@@ -438,30 +480,37 @@ def retention(today: date) -> list[Cohort]:
     this_week = today - timedelta(days=today.weekday())
     first = this_week - timedelta(weeks=WEEKS)
     joined = datetime.combine(first, time.min, tzinfo=UTC)
-    week_joined = TruncWeek("date_joined", tzinfo=UTC)
-    sizes = {
-        row["week"].date(): row["people"]
-        for row in User.objects.filter(date_joined__gte=joined)
-        .annotate(week=week_joined)
-        .values("week")
-        .annotate(people=Count("id"))
-    }
-    came = {
-        (row["joined"].date(), row["week"]): row["people"]
-        for row in UsageDay.objects.filter(day__gte=first, day__lt=this_week, user__date_joined__gte=joined)
-        .annotate(joined=TruncWeek("user__date_joined", tzinfo=UTC), week=TruncWeek("day"))
-        .values("joined", "week")
-        .annotate(people=Count("user", distinct=True))
-    }
     weeks = [first + timedelta(weeks=nth) for nth in range(WEEKS)]
+    # Whether somebody came in a week is looked up; to count different people would read all their days.
+    came = {
+        f"came_{nth}": Count(
+            "pk",
+            filter=Exists(
+                UsageDay.objects.filter(
+                    user=OuterRef("pk"), day__gte=week, day__lt=week + timedelta(weeks=1)
+                )
+            ),
+        )
+        for nth, week in enumerate(weeks)
+    }
+    found = {
+        row["week"].date(): row
+        for row in User.objects.filter(date_joined__gte=joined)
+        .annotate(week=TruncWeek("date_joined", tzinfo=UTC))
+        .values("week")
+        .annotate(people=Count("pk"), **came)
+    }
     return [
         Cohort(
             week,
-            sizes[week],
-            [round(100 * came.get((week, later), 0) / sizes[week]) for later in weeks if later > week],
+            found[week]["people"],
+            [
+                round(100 * found[week][f"came_{later}"] / found[week]["people"])
+                for later in range(nth + 1, WEEKS)
+            ],
         )
-        for week in weeks
-        if sizes.get(week)
+        for nth, week in enumerate(weeks)
+        if week in found
     ]
 
 

@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from typing import cast
 
 from django.db.models import Count, F, Max, Sum
-from django.db.models.fields.json import KT
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
@@ -178,8 +177,7 @@ def _long_chats(user: User, since: datetime) -> list[LongChat]:
             user=user, created_at__gte=since, operation="chat_message", charged_tokens__gt=0
         )
         .order_by("-created_at")
-        .annotate(chat=KT("metadata__session"))
-        .values_list("chat", "operation_id", "input_tokens")[:CALLS_READ]
+        .values_list("session", "operation_id", "input_tokens")[:CALLS_READ]
     )
     newest: dict[str, tuple[str, int]] = {}
     for chat, reply_id, input_tokens in calls:

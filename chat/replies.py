@@ -653,8 +653,8 @@ def _record(
         charged_tokens=charged,
         value_idr_per_1k=reply.value_idr_per_1k,
         lesson=outcome.lesson,
-        metadata={"session": reply.session_id}
-        | {name: value for name, value in outcome.metadata.items() if value}
+        session=reply.session_id,
+        metadata={name: value for name, value in outcome.metadata.items() if value}
         | ({"served_by": outcome.served_by, "route": reply.provider} if outcome.served_by else {})
         | ({"error": why} if (why := outcome.call_failed or outcome.error_kind) else {})
         | ({"absorbed_tokens": absorbed} if absorbed else {}),

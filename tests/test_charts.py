@@ -139,10 +139,10 @@ def test_few_columns_are_all_named_and_many_only_now_and_then() -> None:
 
 @pytest.mark.parametrize("language", ["en", "id"])
 def test_the_drawing_is_well_formed_and_its_measures_are_not_translated(language: str) -> None:
-    chart = week(
-        charts.Series("<b>a</b>", 1, [1_234_567, *[1] * 6]), charts.Series("b", 6, [333_333, *[0] * 6])
-    )
     with translation.override(language):
+        chart = week(
+            charts.Series("<b>a</b>", 1, [1_234_567, *[1] * 6]), charts.Series("b", 6, [333_333, *[0] * 6])
+        )
         drawn = render_to_string("charts/_bars.html", {"chart": chart})
     plot = ElementTree.fromstring(f"<div>{drawn}</div>")
     assert "<b>" not in drawn

@@ -65,22 +65,22 @@ def test_the_same_is_said_by_model_by_day_and_by_provider() -> None:
     used()
     (line,) = insights.by_model(PERIOD)
     assert (line.name, line.calls, line.charged_tokens, line.bar) == ("GPT-4o", 3, 360, "100.0%")
-    over_time = insights.over_time(PERIOD, named=5)
+    over_time = insights.over_time(PERIOD, insights.read(PERIOD), named=5)
     assert [sum(tokens) for _name, tokens in over_time.models] == [3600]
     assert over_time.models[0][1][-1] == 1200
     assert (sum(over_time.charged_tokens), over_time.charged_tokens[-1]) == (360, 180)
     assert over_time.cost_idr is not None
     assert sum(over_time.cost_idr) == 216
     assert sum(over_time.charged_idr) == 2 * (180 * 4762 // 1000)
-    (provider,) = insights.by_provider(PERIOD)
+    (provider,) = insights.by_provider(PERIOD, insights.read(PERIOD))
     assert (provider.calls, provider.failed, provider.first_token_ms, provider.state) == (3, 1, 420, "fine")
-    assert insights.by_provider(BEFORE) == []
+    assert insights.by_provider(BEFORE, insights.read(BEFORE)) == []
 
 
 def test_what_is_asked_less_is_one_sum() -> None:
     for nth, label in enumerate(("A", "B", "C")):
         call_of(people.carol(), label=label, counts=meter.Counts(fresh_input=100 - nth, visible_output=0))
-    assert [(name, sum(tokens)) for name, tokens in insights.over_time(PERIOD, named=1).models] == [
+    assert [(name, sum(tokens)) for name, tokens in insights.over_time(PERIOD, insights.read(PERIOD), named=1).models] == [
         ("A", 100),
         ("", 197),
     ]
@@ -89,7 +89,7 @@ def test_what_is_asked_less_is_one_sum() -> None:
 def test_a_provider_that_fails_often_is_not_answering() -> None:
     for status in (meter.Status.FAILED, meter.Status.COMPLETE):
         call_of(None, status=status)
-    assert insights.by_provider(PERIOD)[0].state == "silent"
+    assert insights.by_provider(PERIOD, insights.read(PERIOD))[0].state == "silent"
 
 
 def test_people_are_counted_once() -> None:

@@ -131,7 +131,7 @@ class TestLongChats:
                 1,
                 operation_id=reply.pk,
                 read=size,
-                metadata={"session": session.pk},
+                session=session.pk,
             )
         (found,) = suggestions.of(alice).long_chats
         assert (found.title, found.input_tokens, found.tokens) == ("A long talk", 12_000, 120)
@@ -140,7 +140,7 @@ class TestLongChats:
         alice = people.alice()
         session = chat_of(alice, messages=2)
         reply = said(alice, session, "x" * 50_000, tokens=80)
-        calls(alice, 1, operation_id=reply.pk, read=12_000, metadata={"session": session.pk})
+        calls(alice, 1, operation_id=reply.pk, read=12_000, session=session.pk)
         assert suggestions.of(alice).long_chats == []
 
 

@@ -76,7 +76,7 @@ def test_the_stats_are_those_of_the_source() -> None:
 
 def test_a_call_of_the_history_has_the_fields_of_the_source() -> None:
     alice = people.alice()
-    call = call_of(alice, metadata={"session": "cht_1", "request_id": "req_of_the_provider"})
+    call = call_of(alice, session="cht_1", metadata={"request_id": "req_of_the_provider"})
     (found,) = asked(alice, "/api/tokens/history")["usage"]
     assert found["id"] == call.pk
     assert (found["operation"], found["operationId"]) == ("chat_message", call.operation_id)
@@ -170,7 +170,7 @@ def test_the_history_is_paged_through_and_filtered() -> None:
 def test_each_filter_leaves_what_it_names(wish: dict[str, str], found: list[str]) -> None:
     alice = people.alice()
     made = {
-        "edit": call_of(alice, operation="editor_assist", metadata={"session": "cht_of_alice"}),
+        "edit": call_of(alice, operation="editor_assist", session="cht_of_alice"),
         "claude": call_of(
             alice, provider="anthropic", model="claude-haiku-5-5", requested_model="claude-3-haiku"
         ),
@@ -218,7 +218,7 @@ def test_a_period_has_an_end() -> None:
 def test_nobody_sees_what_is_anothers(place: str) -> None:
     alice = people.alice()
     for operation in ("chat_message", "training"):
-        call_of(alice, operation=operation, model="model-of-alice", metadata={"session": "cht_of_alice"})
+        call_of(alice, operation=operation, model="model-of-alice", session="cht_of_alice")
     assert Client().get(place).status_code == 401
     assert "model-of-alice" in program(alice).get(place).content.decode() or "by-period" in place
     for other in (people.carol(), people.dewi()):

@@ -436,7 +436,7 @@ def test_an_address_that_makes_no_sense_shows_the_usual_page(page: Client, alice
 
 def test_the_filters_stand_in_the_address_and_narrow_everything(page: Client, alice: User) -> None:
     call_of(alice, requested_model="swift", operation="title", status="failed")
-    call_of(alice, requested_model="slow", metadata={"session": "cht_1"})
+    call_of(alice, requested_model="slow", session="cht_1")
     for query, wanted in (
         ("model=swift", "swift"),
         ("operation=title", "swift"),
@@ -475,8 +475,8 @@ def test_older_calls_are_on_the_next_page_and_the_dearest_on_one(page: Client, a
 
 def test_the_chats_that_cost_most_are_named_and_lead_to_their_calls(page: Client, alice: User) -> None:
     mine = Session.objects.create(id="cht_01JZZZZZZZZZZZZZZZZZZZZZZZ", user=alice, title="Home loan")
-    call_of(alice, metadata={"session": mine.pk})
-    call_of(alice, metadata={"session": "cht_gone"}, counts=meter.Counts(fresh_input=9))
+    call_of(alice, session=mine.pk)
+    call_of(alice, session="cht_gone", counts=meter.Counts(fresh_input=9))
     call_of(alice)
     shown = page.get("/usage")
     assert [(chat.calls, title) for chat, title, _query in shown.context["chats"]] == [
@@ -501,7 +501,7 @@ def test_the_page_asks_the_database_only_a_handful_of_times(
 ) -> None:
     """Five of them are for the frame of every page: who it is, his balance, his chats, his notices; one is for budgets."""
     for nth in range(30):
-        call_of(alice, at=days_ago(nth), requested_model=f"m{nth}", metadata={"session": f"cht_{nth}"})
+        call_of(alice, at=days_ago(nth), requested_model=f"m{nth}", session=f"cht_{nth}")
     page.get("/usage")
     with django_assert_max_num_queries(13):
         page.get("/usage")
@@ -510,7 +510,7 @@ def test_the_page_asks_the_database_only_a_handful_of_times(
 
 
 def test_a_stranger_s_page_does_not_show_my_calls(alice: User, carol: User) -> None:
-    secret = call_of(alice, requested_model="my-secret-model", metadata={"session": "cht_alice"})
+    secret = call_of(alice, requested_model="my-secret-model", session="cht_alice")
     call_of(carol)
     hers = browser_of(carol)
     for address in (

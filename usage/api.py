@@ -442,9 +442,8 @@ def log_body(call: TokenUsage) -> dict[str, Any]:
 
 def metadata_body(call: TokenUsage) -> dict[str, Any]:
     """What the owner gave with the call, and its chat. The rest is ours: ids and measures of the provider."""
-    session = call.metadata.get("session")
     given = call.metadata.get("given")
-    return (given if isinstance(given, dict) else {}) | ({"session": session} if session else {})
+    return (given if isinstance(given, dict) else {}) | ({"session": call.session} if call.session else {})
 
 
 # Reading requests

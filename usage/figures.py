@@ -1,27 +1,25 @@
 """The figures over the usage page: today, this month, what it will come to, and how long the balance lasts.
 
-One query over the last weeks tells all that is past; what is being written at the moment is asked of the neighbours
+One pass over the last weeks tells all that is past; what is being written at the moment is asked of the neighbours
 (`usage.neighbours`), and counts in by estimate until it is recorded.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
 from zoneinfo import ZoneInfo
 
-from django.db.models import Count, Q, Sum
-from django.db.models.functions import TruncDate
 from django.utils import timezone
 
 from aleph.accounts.models import User
 from aleph.templatetags.aleph import usd_range
-from usage import costs, forecast, neighbours, pricing
+from usage import daily, forecast, neighbours, pricing
 from usage.counts import Counts
 from usage.currency import Rates
-from usage.models import ExchangeRate, TokenUsage, name_for_people
+from usage.daily import Daily
+from usage.models import ExchangeRate, TokenUsage
 from usage.neighbours import Writing
 
 SECONDS_OF_A_DAY = 86_400
@@ -73,13 +71,15 @@ class Figures:
         return usd_range(self.month_end_usd.low, self.month_end_usd.high) if self.month_end_usd else ""
 
 
-def of(user: User, *, available_tokens: int, rates: Rates) -> Figures:
+def of(user: User, *, available_tokens: int, rates: Rates, calls: Daily | None = None) -> Figures:
+    """`calls` where they have been read by `read` here."""
     zone = ZoneInfo(user.time_zone)
     now = timezone.now()
     today = now.astimezone(zone).date()
     month = today.replace(day=1)
     month_before = (month - timedelta(days=1)).replace(day=1)
-    days = _days(user, now, zone)
+    calls = calls or read(user)
+    days = _days(calls, today)
     writing = neighbours.ask().being_written(user)
     writing_usd = _cost_of(writing, now)
     costs = [(day, row.cost_usd) for day, row in days.items() if day >= month]
@@ -122,6 +122,28 @@ def newest(user: User) -> str:
     return calls.values_list("id", flat=True).first() or ""
 
 
+def read(user: User, *, since: date | None = None) -> Daily:
+    """The calls since the month before, or the first day that a forecast looks at; or since an earlier day. Divided where
+    yesterday and the month before are compared up to."""
+    zone = ZoneInfo(user.time_zone)
+    local = timezone.now().astimezone(zone)
+    today = local.date()
+    month = today.replace(day=1)
+    month_before = (month - timedelta(days=1)).replace(day=1)
+    first = min(_first(today), since or today)
+    yesterday_now = _at(today - timedelta(days=1), local.time(), zone)
+    # Of a shorter month before, all of it is compared.
+    month_now = min(
+        _at(month, time.min, zone), _at(month_before, local.time(), zone) + timedelta(days=today.day - 1)
+    )
+    return daily.read(user, first=first, last=today, cuts=(yesterday_now, month_now))
+
+
+def _first(today: date) -> date:
+    month_before = (today.replace(day=1) - timedelta(days=1)).replace(day=1)
+    return min(month_before, today - timedelta(weeks=forecast.WEEKS))
+
+
 class _Day:
     """The calls of one day; `early_...` of those up to the time of day that it is now, or of all, as it is compared."""
 
@@ -131,49 +153,25 @@ class _Day:
         self.cost_usd = self.early_usd = Decimal(0)
 
 
-def _days(user: User, now: datetime, zone: ZoneInfo) -> dict[date, _Day]:
-    """The days since the month before, or the first that a forecast looks at."""
-    local = now.astimezone(zone)
-    today = local.date()
-    month = today.replace(day=1)
-    month_before = (month - timedelta(days=1)).replace(day=1)
-    first = min(month_before, today - timedelta(weeks=forecast.WEEKS))
-    yesterday_now = _at(today - timedelta(days=1), local.time(), zone)
-    # Of a shorter month before, all of it is compared.
-    month_now = min(
-        _at(month, time.min, zone), _at(month_before, local.time(), zone) + timedelta(days=today.day - 1)
-    )
-    yesterday = Q(
-        created_at__gte=_at(today - timedelta(days=1), time.min, zone), created_at__lt=yesterday_now
-    )
-    calls = TokenUsage.objects.filter(user=user, created_at__gte=_at(first, time.min, zone))
-    rows = costs.sums(
-        calls.annotate(day=TruncDate("created_at", tzinfo=zone)),
-        *("day", "label", "requested_model"),
-        costs={"cost": None, "early_cost": Q(created_at__lt=month_now)},
-        others={
-            "number": Count("id"),
-            "tokens": Sum("total_tokens"),
-            "charged": Sum("charged_tokens"),
-            "unpriced": Count("id", filter=Q(total_cost_usd=None)),
-            "early_tokens": Sum("total_tokens", filter=yesterday, default=0),
-        },
-    )
+def _days(calls: Daily, today: date) -> dict[date, _Day]:
+    yesterday_now, month_now = calls.cuts
+    first = _first(today)
     days: dict[date, _Day] = defaultdict(_Day)
-    for row in rows:
+    for row in calls.rows:
+        if row.day < first:
+            continue
         # A clock that runs ahead of this one may have stored a call of tomorrow.
-        _add(days[min(row["day"], today)], row)
+        day = days[min(row.day, today)]
+        day.tokens[row.name] += row.tokens
+        day.calls += row.calls
+        day.unpriced += row.unpriced
+        day.charged_tokens += row.charged_tokens
+        day.cost_usd += row.cost_usd
+        if row.begins < yesterday_now:
+            day.early_tokens += row.tokens
+        if row.begins < month_now:
+            day.early_usd += row.cost_usd
     return days
-
-
-def _add(day: _Day, row: Mapping[str, Any]) -> None:
-    day.tokens[name_for_people(row["label"], row["requested_model"])] += row["tokens"]
-    day.calls += row["number"]
-    day.unpriced += row["unpriced"]
-    day.charged_tokens += row["charged"]
-    day.early_tokens += row["early_tokens"]
-    day.cost_usd += row["cost"]
-    day.early_usd += row["early_cost"]
 
 
 def _whole_days(days: dict[date, _Day], today: date) -> list[date]:

@@ -35,8 +35,8 @@ SUMMED = {
 }
 SUMS_OF_ALL: dict[str, Any] = {f"sum_{name}": Sum(column, default=0) for name, column in SUMMED.items()}
 SUMS_OF_CALLS = SUMS_OF_ALL | {
-    "sum_calls": Count("id"),
-    "sum_unpriced": Count("id", filter=Q(total_cost_usd=None)),
+    "sum_calls": Count("*"),
+    "sum_unpriced": Count("*") - Count("total_cost_usd"),
 }
 SUMS_OF_MONTHS = SUMS_OF_ALL | {
     "sum_calls": Sum("calls"),
@@ -240,7 +240,7 @@ def _calls(user: User, wanted: Wanted) -> QuerySet[TokenUsage]:
     if wanted.model:
         calls = calls.filter(Q(model=wanted.model) | Q(requested_model=wanted.model))
     if wanted.session:
-        calls = calls.filter(metadata__session=wanted.session)
+        calls = calls.filter(session=wanted.session)
     if wanted.status:
         calls = calls.filter(status=wanted.status)
     if wanted.first:

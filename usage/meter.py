@@ -59,6 +59,7 @@ def record(
     started_at: datetime,
     first_token_ms: int | None,
     latency_ms: int | None,
+    session: str = "",
     transfer_id: str = "",
     charged_tokens: int = 0,
     value_idr_per_1k: int | None = None,
@@ -68,7 +69,7 @@ def record(
     """Store one call and return its row; for the same (operation_id, attempt) again, the row of the first time.
 
     It is priced as of `started_at`; without a price it is stored all the same, with costs null. `label` is what people
-    know the model by. `charged_tokens` are what somebody paid for it, worth `value_idr_per_1k` rupiah a thousand.
+    know the model by, `session` the chat that it was made for. `charged_tokens` are what somebody paid for it, worth `value_idr_per_1k` rupiah a thousand.
     `metadata` must hold no words of a prompt or a reply. `lesson` is kept where there is something to
     learn from it: the provider has counted a whole reply. Two statements: the price, the row.
     """
@@ -108,6 +109,7 @@ def record(
         flagged=counts.flagged,
         first_token_ms=first_token_ms,
         latency_ms=latency_ms,
+        session=session,
         transfer_id=transfer_id,
         charged_tokens=charged_tokens,
         charged_idr_thousandths=charged_tokens * (value_idr_per_1k or 0),

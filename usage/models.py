@@ -362,6 +362,7 @@ class TokenUsage(models.Model):
     operation = models.CharField(_("operation"), max_length=40)
     operation_id = models.CharField(_("operation id"), max_length=64)
     attempt = models.PositiveSmallIntegerField(_("attempt"), default=1)
+    session = models.CharField(_("chat"), max_length=ids.LENGTH, blank=True)
 
     provider = models.CharField(_("provider"), max_length=40)
     model = models.CharField(
@@ -415,18 +416,22 @@ class TokenUsage(models.Model):
         verbose_name = _("call")
         verbose_name_plural = _("calls")
         indexes = [
-            # With what a person's pages add up, so that they need not fetch rows that lie far apart: ten times as fast for
-            # who calls often, for a gigabyte to ten million calls. Databases without such indexes have the two columns.
+            # With all that a person's pages add up, so that they need not fetch rows that lie far apart: ten times as fast
+            # for who calls often, for a gigabyte to ten million calls. Totals are input and output, calls are rows: neither
+            # needs a column of its own. Databases without such indexes have the two columns.
             models.Index(
                 fields=["user", "-created_at"],
                 include=[
-                    "id",
                     "operation",
+                    "provider",
+                    "model",
                     "label",
                     "requested_model",
+                    "session",
                     "input_tokens",
                     "output_tokens",
-                    "total_tokens",
+                    "cache_read_tokens",
+                    "reasoning_tokens",
                     "total_cost_usd",
                     "charged_tokens",
                 ],

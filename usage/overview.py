@@ -9,14 +9,13 @@ from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from decimal import Decimal
 
-from django.db.models import Case, Count, F, Q, QuerySet, Sum, When
-from django.db.models.fields.json import KT
-from django.db.models.functions import TruncDate
+from django.db.models import Count, F, QuerySet, Sum
 
 from aleph.accounts.models import User
-from usage import costs, reports
+from usage import costs, daily, reports
 from usage.currency import Rates
-from usage.models import OPERATIONS, TokenUsage, name_for_people
+from usage.daily import Daily, Row
+from usage.models import OPERATIONS, TokenUsage
 from usage.reports import Page
 from usage.wishes import DEAREST, MONTH, WEEK, Wish
 
@@ -38,31 +37,26 @@ class Sums:
     unpriced: int = 0
     cost_by_day: dict[date, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
 
-    def add(self, day: date, row: "Row") -> None:
+    def add(self, row: Row) -> None:
         self.calls += row.calls
-        self.tokens += row.input_tokens + row.output_tokens
+        self.tokens += row.tokens
         self.input_tokens += row.input_tokens
         self.output_tokens += row.output_tokens
         self.cost_usd += row.cost_usd
         self.unpriced += row.unpriced
-        self.cost_by_day[day] += row.cost_usd
+        self.cost_by_day[row.day] += row.cost_usd
 
     def cost_idr(self, rates: Rates) -> int | None:
         return rates.in_idr(self.cost_by_day.items())
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """The calls of one model and operation on one day; None: of the days before. Or what corrections add to their cost."""
+class Before:
+    """The days before, as many, to compare with."""
 
-    day: date | None
-    name: str
-    operation: str
     calls: int
-    input_tokens: int
-    output_tokens: int
+    tokens: int
     cost_usd: Decimal
-    unpriced: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +96,7 @@ class Overview:
 
     whole: Sums
     cost_idr: int | None
-    before: Sums
+    before: Before
     columns: Sequence[Column]
     series: Sequence[Series]
     by_model: Sequence[Line]
@@ -122,10 +116,11 @@ class Chat:
     charged_tokens: int
 
 
-def of(user: User, wish: Wish, rates: Rates) -> Overview:
-    found = _rows(user, wish)
-    fitting = [row for row in found if wish.operation in ("", row.operation) and wish.model in ("", row.name)]
-    wanted = [(row.day, row) for row in fitting if row.day is not None]
+def of(user: User, wish: Wish, rates: Rates, calls: Daily | None = None) -> Overview:
+    """`calls` where they have been read, for these days at least and for every model and operation."""
+    calls = calls or read(user, wish)
+    found = [row for row in calls.rows if wish.first <= row.day <= wish.last]
+    wanted = [row for row in found if wish.operation in ("", row.operation) and wish.model in ("", row.name)]
     whole = Sums()
     by_model: dict[str, Sums] = defaultdict(Sums)
     by_operation: dict[str, Sums] = defaultdict(Sums)
@@ -133,31 +128,27 @@ def of(user: User, wish: Wish, rates: Rates) -> Overview:
     place = places_of(columns)
     tokens: dict[str, list[int]] = defaultdict(lambda: [0] * len(columns))
     costs: dict[str, list[Decimal]] = defaultdict(lambda: [Decimal(0)] * len(columns))
-    before = Sums()
-    for day, row in wanted:
+    for row in wanted:
         for sums in (whole, by_model[row.name], by_operation[row.operation]):
-            sums.add(day, row)
-        tokens[row.name][place[day]] += row.input_tokens + row.output_tokens
-        costs[row.name][place[day]] += row.cost_usd
-    for row in fitting:
-        if row.day is None:
-            before.add(wish.first, row)
+            sums.add(row)
+        tokens[row.name][place[row.day]] += row.tokens
+        costs[row.name][place[row.day]] += row.cost_usd
     order = sorted(by_model, key=lambda name: (-by_model[name].tokens, name))
     return Overview(
         whole=whole,
         cost_idr=whole.cost_idr(rates),
-        before=before,
+        before=_before(user, wish),
         columns=columns,
         series=_series(order, tokens, costs),
         by_model=_lines({name: (name, sums) for name, sums in by_model.items()}, whole, rates),
         by_operation=_lines(
             {key: (operation_name(key), sums) for key, sums in by_operation.items()}, whole, rates
         ),
-        models=sorted({row.name for row in found if row.day} | ({wish.model} - {""})),
+        models=sorted({row.name for row in found} | ({wish.model} - {""})),
         operations=sorted(
             (
                 (key, operation_name(key))
-                for key in {row.operation for row in found if row.day} | ({wish.operation} - {""})
+                for key in {row.operation for row in found} | ({wish.operation} - {""})
             ),
             key=lambda pair: pair[1],
         ),
@@ -166,21 +157,27 @@ def of(user: User, wish: Wish, rates: Rates) -> Overview:
 
 def chats(user: User, wish: Wish) -> list[Chat]:
     """The chats that cost most."""
-    rows = (
-        costs.told(calls_of(user, wish))
-        .filter(metadata__has_key="session")
-        .annotate(chat=KT("metadata__session"))
-        .values("chat")
-        .annotate(
-            number=Count("id"),
-            tokens=Sum("total_tokens"),
-            cost=Sum(F("total_cost_usd") + F("corrected_usd"), default=Decimal(0)),
-            charged=Sum("charged_tokens"),
-        )
-        .order_by("-cost", "-tokens", "chat")
-        .values_list("chat", "number", "tokens", "cost", "charged")
+    rows = costs.sums(
+        calls_of(user, wish).exclude(session=""),
+        "session",
+        costs={"cost": None},
+        others={
+            "number": Count("*"),
+            "tokens": Sum(F("input_tokens") + F("output_tokens")),
+            "charged": Sum("charged_tokens"),
+        },
     )
-    return [Chat(chat, number, tokens, cost, charged) for chat, number, tokens, cost, charged in rows[:CHATS]]
+    found: dict[str, Chat] = {}
+    for row in rows:
+        so_far = found.get(row["session"]) or Chat(row["session"], 0, 0, Decimal(0), 0)
+        found[row["session"]] = replace(
+            so_far,
+            calls=so_far.calls + row["number"],
+            tokens=so_far.tokens + row["tokens"],
+            cost_usd=so_far.cost_usd + row["cost"],
+            charged_tokens=so_far.charged_tokens + row["charged"],
+        )
+    return sorted(found.values(), key=lambda chat: (-chat.cost_usd, -chat.tokens, chat.session_id))[:CHATS]
 
 
 def calls(user: User, wish: Wish, *, before: str = "", limit: int = PAGE) -> Page:
@@ -205,40 +202,26 @@ def operation_name(operation: str) -> str:
     return str(OPERATIONS.get(operation) or operation.replace("_", " ").capitalize())
 
 
-def _rows(user: User, wish: Wish) -> list[Row]:
-    """The calls of these days and of those before, of all models and operations, so that these can be chosen."""
-    since, _until = wish.before
+def read(user: User, wish: Wish) -> Daily:
+    """The calls of these days, of all models and operations, so that these can be chosen."""
     wide = replace(wish, model="", operation="")
-    in_time = Q(created_at__gte=since, created_at__lt=wish.until)
-    calls = TokenUsage.objects.filter(in_time, wide.narrowing, user=user).annotate(
-        day=Case(
-            When(created_at__gte=wish.since, then=TruncDate("created_at", tzinfo=wish.zone)), default=None
+    return daily.read(user, first=wish.first, last=wish.last, narrowing=wide.narrowing)
+
+
+def _before(user: User, wish: Wish) -> Before:
+    since, until = wish.before
+    calls = TokenUsage.objects.filter(wish.narrowing, user=user, created_at__gte=since, created_at__lt=until)
+    tokens = Sum(F("input_tokens") + F("output_tokens"))
+    rows = list(
+        costs.sums(
+            calls, "user_id", costs={"cost": None}, others={"number": Count("*"), "tokens": tokens}
         )
     )
-    rows = costs.sums(
-        calls,
-        *("day", "label", "requested_model", "operation"),
-        costs={"cost": None},
-        others={
-            "number": Count("id"),
-            "input_sum": Sum("input_tokens"),
-            "output_sum": Sum("output_tokens"),
-            "unpriced": Count("id", filter=Q(total_cost_usd=None)),
-        },
+    return Before(
+        calls=sum(row["number"] for row in rows),
+        tokens=sum(row["tokens"] for row in rows),
+        cost_usd=sum((row["cost"] for row in rows), Decimal(0)),
     )
-    return [
-        Row(
-            day=row["day"],
-            name=name_for_people(row["label"], row["requested_model"]),
-            operation=row["operation"],
-            calls=row["number"],
-            input_tokens=row["input_sum"],
-            output_tokens=row["output_sum"],
-            cost_usd=row["cost"],
-            unpriced=row["unpriced"],
-        )
-        for row in rows
-    ]
 
 
 def columns_between(first: date, last: date, grain: str) -> list[Column]:

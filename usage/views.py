@@ -17,7 +17,7 @@ from aleph import charts, rates, sheets
 from aleph.accounts.models import User
 from aleph.problems import Problem, noting_delay
 from aleph.templatetags.aleph import signed
-from usage import budget_pages, calls_sheet, currency, explained, figures, neighbours, overview, reports
+from usage import budget_pages, calls_sheet, currency, daily, explained, figures, neighbours, overview, reports
 from usage.models import TokenUsage
 from usage.wishes import COST, DAY, DEAREST, GRAINS, MONTH, PRESETS, Wish
 
@@ -57,14 +57,15 @@ def home(request: HttpRequest) -> HttpResponse:
     if not newest:
         return render(request, "usage/empty.html")
     known = currency.rates_until(wish.today)
-    found = overview.of(user, wish, known)
+    past = _past(user, wish)
+    found = overview.of(user, wish, known, past)
     chats = overview.chats(user, wish)
     titles = neighbours.ask().titles(user, {chat.session_id for chat in chats} | ({wish.session} - {""}))
     return render(
         request,
         "usage/home.html",
         {
-            **_figures(user, newest, known),
+            **_figures(user, newest, known, past),
             "wish": wish,
             "found": found,
             "is_blank": not found.whole.calls,
@@ -150,9 +151,18 @@ def _newest(user: User, wish: Wish, calls: reports.Page, before: str) -> str:
     return calls.calls[0].id if is_newest_first and calls.calls else figures.newest(user)
 
 
-def _figures(user: User, newest: str, known: currency.Rates) -> dict[str, object]:
+def _past(user: User, wish: Wish) -> daily.Daily | None:
+    """The calls that both the overview and the figures add up, where these look at the same ones."""
+    if wish.last != wish.today or wish.status or wish.session:
+        return None
+    return figures.read(user, since=wish.first)
+
+
+def _figures(
+    user: User, newest: str, known: currency.Rates, past: daily.Daily | None = None
+) -> dict[str, object]:
     balance = neighbours.ask().balance_of(user)
-    found = figures.of(user, available_tokens=balance.available, rates=known)
+    found = figures.of(user, available_tokens=balance.available, rates=known, calls=past)
     ends = found.month_end_usd
     in_idr = [currency.in_idr(usd, found.rate) for usd in ((ends.low, ends.high) if ends else ())]
     return {

@@ -17,6 +17,8 @@ from usage.models import TokenUsage
 PRESETS = (7, 30, 90)
 USUAL = 30
 MOST_DAYS = 366
+MOST_COLUMNS = 62
+"""Days that a chart tells apart unless more are wished for; of a longer time it tells weeks."""
 LONGEST = 120
 """Letters of a name that a wish may have."""
 DAY, WEEK, MONTH = "day", "week", "month"
@@ -77,7 +79,7 @@ class Wish:
     @property
     def grain(self) -> str:
         """What a column of the chart is: as wished, else as many as one can tell apart."""
-        return self.by or (DAY if self.length <= 92 else WEEK)
+        return self.by or (DAY if self.length <= MOST_COLUMNS else WEEK)
 
     @property
     def length(self) -> int:
@@ -114,7 +116,7 @@ class Wish:
         if self.status:
             wanted &= Q(status=self.status)
         if self.session:
-            wanted &= Q(metadata__session=self.session)
+            wanted &= Q(session=self.session)
         return wanted
 
     @property

@@ -1,23 +1,18 @@
-"""Numbers as people write them. Counts follow the page's language; rupiah is always written the Indonesian way."""
+"""What every template has at hand: amounts as people write them, icons, fresh ids."""
 
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 
 from django import template
 from django.utils.formats import number_format
 
-from aleph import charts, ids
+from aleph import ids
+from aleph.amounts import MINUS, count, rupiah, usd
+
+__all__ = ["count", "rupiah", "signed", "usd", "usd_range"]
 
 register = template.Library()
-MINUS = "\u2212"
-
-
-@register.filter
-def count(value: int | None) -> str:
-    """A whole number with the language's separators and a real minus sign."""
-    if value is None:
-        return ""
-    text = number_format(abs(int(value)), use_l10n=True, force_grouping=True)
-    return MINUS + text if value < 0 else text
+for amount in (count, rupiah, usd):
+    register.filter(amount)
 
 
 @register.filter
@@ -27,36 +22,9 @@ def signed(value: int) -> str:
 
 
 @register.filter
-def rupiah(value: int | Decimal | None) -> str:
-    """``Rp 50.000`` in every language."""
-    if value is None:
-        return ""
-    whole = int(Decimal(value).quantize(Decimal(1), rounding=ROUND_HALF_UP))
-    text = f"Rp {abs(whole):,}".replace(",", ".")
-    return MINUS + text if whole < 0 else text
-
-
-@register.filter
-def usd(value: Decimal | None) -> str:
-    """US dollars for display: two places from one dollar on, enough places to see something below."""
-    if value is None:
-        return ""
-    places = 2 if value == 0 or abs(value) >= 1 else 4 if abs(value) >= Decimal("0.001") else 6
-    return f"${number_format(value, decimal_pos=places, use_l10n=True)}"
-
-
-@register.filter
 def signed_usd(value: Decimal) -> str:
     """A change in US dollars: ``+$0.0021``."""
-    return f"{'−' if value < 0 else '+'}{usd(abs(value))}"
-
-
-@register.filter
-def measured(value: int, measure: str) -> str:
-    """A value of a chart: a count, millionths of a dollar, or rupiah."""
-    if measure == charts.MICRO_USD:
-        return usd(Decimal(value) / 1_000_000)
-    return rupiah(value) if measure == charts.IDR else count(value)
+    return f"{MINUS if value < 0 else '+'}{usd(abs(value))}"
 
 
 def usd_range(low: Decimal, high: Decimal) -> str:

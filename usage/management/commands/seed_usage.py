@@ -151,6 +151,7 @@ class Command(BaseCommand):
                     "flagged": dice.random() < 0.001,
                     "first_token_ms": first_ms,
                     "latency_ms": first_ms + counts.output_tokens * 12,
+                    "session": "",
                     "transfer_id": "",
                     "metadata": {},
                 }
