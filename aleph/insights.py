@@ -486,9 +486,7 @@ def retention(today: date) -> list[Cohort]:
         f"came_{nth}": Count(
             "pk",
             filter=Exists(
-                UsageDay.objects.filter(
-                    user=OuterRef("pk"), day__gte=week, day__lt=week + timedelta(weeks=1)
-                )
+                UsageDay.objects.filter(user=OuterRef("pk"), day__gte=week, day__lt=week + timedelta(weeks=1))
             ),
         )
         for nth, week in enumerate(weeks)

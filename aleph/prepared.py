@@ -9,7 +9,8 @@ every message has to ask is therefore built once, at its first use, with a `Give
 All else stays with the ORM. A filter compares with a value, never with None, and a list keeps its length.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cache, cached_property
 from typing import Any, Generic, TypeVar, cast
@@ -19,6 +20,25 @@ from django.db.models.expressions import Expression, RawSQL
 from django.db.models.query import get_related_populators
 from django.db.models.sql import UpdateQuery
 from django.db.models.sql.compiler import SQLCompiler
+
+
+@contextmanager
+def planned_anew() -> Iterator[None]:
+    """Statements in here, or in a function that has this for a decorator, are planned for the values that they come with.
+
+    PostgreSQL keeps a plan that suits everybody once it has seen a statement a few times, which saves half the time of a
+    short one. Who has a thousand times as many rows as others would have them all sorted to see the newest."""
+    if connection.vendor != "postgresql":
+        yield
+        return
+    connection.ensure_connection()
+    client = connection.connection
+    threshold, client.prepare_threshold = client.prepare_threshold, None
+    try:
+        yield
+    finally:
+        client.prepare_threshold = threshold
+
 
 M = TypeVar("M", bound=models.Model)
 Statement = tuple[str, Sequence[Any]]

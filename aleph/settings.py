@@ -142,10 +142,10 @@ else:
         # prepared statements, take both out.
         "server_side_binding": True,
         "prepare_threshold": 2,
-        # To sum up a year of calls is no reason to compile code, which takes longer than the sum; and a person's days by
-        # model are counted in memory, which the planner, who takes every call for a day of its own, believes of 16 MB.
+        # To sum up a person's calls is no reason to compile code, which takes longer than the sum. By day and model they are
+        # counted in memory; the planner, who takes each for a day and model of its own, is told that there is enough.
         "options": (
-            "-c jit=off -c work_mem=16MB"
+            "-c jit=off -c work_mem=16MB -c hash_mem_multiplier=6"
             f" -c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={min(STATEMENT_TIMEOUT_MS, 5000)}"
             " -c idle_in_transaction_session_timeout=15000"
         ),

@@ -19,6 +19,7 @@ from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_POST, require_safe
 
 from aleph.accounts.models import Dismissal, User
+from aleph.prepared import planned_anew
 from billing.views import page as guarded
 from chat import catalogue
 from chat.models import ChatModel, Message
@@ -95,6 +96,7 @@ class Suggestions:
         return bool(self.cheaper or self.long_chats or self.repeated)
 
 
+@planned_anew()
 def of(user: User) -> Suggestions:
     now = timezone.now()
     since = now - timedelta(days=DAYS)

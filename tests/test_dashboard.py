@@ -80,7 +80,10 @@ def test_the_same_is_said_by_model_by_day_and_by_provider() -> None:
 def test_what_is_asked_less_is_one_sum() -> None:
     for nth, label in enumerate(("A", "B", "C")):
         call_of(people.carol(), label=label, counts=meter.Counts(fresh_input=100 - nth, visible_output=0))
-    assert [(name, sum(tokens)) for name, tokens in insights.over_time(PERIOD, insights.read(PERIOD), named=1).models] == [
+    assert [
+        (name, sum(tokens))
+        for name, tokens in insights.over_time(PERIOD, insights.read(PERIOD), named=1).models
+    ] == [
         ("A", 100),
         ("", 197),
     ]

@@ -13,6 +13,7 @@ from django.db.models.sql.compiler import SQLCompiler
 from django.utils import timezone
 
 from aleph.accounts.models import User
+from aleph.prepared import planned_anew
 from usage import costs
 from usage.models import TokenUsage, name_for_people
 
@@ -48,6 +49,7 @@ class Daily:
     rows: Sequence[Row]
 
 
+@planned_anew()
 def read(
     user: User, *, first: date, last: date, narrowing: Q | None = None, cuts: Sequence[datetime] = ()
 ) -> Daily:
@@ -61,6 +63,7 @@ def read(
     calls = TokenUsage.objects.filter(narrowing or Q(), user=user, created_at__gte=begins[0])
     if last < timezone.localdate(timezone=zone):
         calls = calls.filter(created_at__lt=datetime.combine(last + DAY, time.min, tzinfo=zone))
+    day_of = [moment.astimezone(zone).date() for moment in begins]
     rows = costs.sums(
         calls.annotate(part=Place(begins)),
         *("part", "label", "requested_model", "operation"),
@@ -77,15 +80,15 @@ def read(
         cuts,
         [
             Row(
-                begins=begins[row["part"] - 1],
-                day=begins[row["part"] - 1].astimezone(zone).date(),
-                name=name_for_people(row["label"], row["requested_model"]),
-                operation=row["operation"],
-                calls=row["number"],
-                input_tokens=row["tokens_in"],
-                output_tokens=row["tokens_out"],
-                charged_tokens=row["charged"],
-                cost_usd=row["cost"],
+                begins[row["part"] - 1],
+                day_of[row["part"] - 1],
+                name_for_people(row["label"], row["requested_model"]),
+                row["operation"],
+                row["number"],
+                row["tokens_in"],
+                row["tokens_out"],
+                row["charged"],
+                row["cost"],
                 unpriced=row["number"] - row["priced"],
             )
             for row in rows
@@ -94,8 +97,8 @@ def read(
 
 
 class Place(Expression):
-    """How many of some moments a call was recorded at or after, told by halves. To ask for its day, which looks up the time
-    zone for each call, would take longer than to add it up."""
+    """How many of some moments a call was recorded at or after. To ask for its day, which looks up the time zone for each
+    call, would take longer than to add it up."""
 
     output_field = IntegerField()
 
@@ -110,7 +113,16 @@ class Place(Expression):
     def set_source_expressions(self, exprs: Sequence[Any]) -> None:
         (self.moment,) = exprs
 
-    def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any) -> tuple[str, list[Any]]:
+    def as_postgresql(
+        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any
+    ) -> tuple[str, list[Any]]:
+        column, _none = compiler.compile(self.moment)
+        return f"width_bucket({column}, %s::timestamptz[])", [list(self.moments)]
+
+    def as_sql(
+        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any
+    ) -> tuple[str, list[Any]]:
+        """By halves."""
         column, _none = compiler.compile(self.moment)
         params: list[Any] = []
 

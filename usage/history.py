@@ -17,6 +17,7 @@ from django.db.models.functions import TruncDate
 from django.utils import timezone
 
 from aleph.accounts.models import Membership, User
+from aleph.prepared import planned_anew
 from usage import costs, reports, retention, rollups
 from usage.models import TokenUsage, UsageDay, UsageMonth
 from usage.reports import Page
@@ -106,6 +107,7 @@ class Log:
     tokens: dict[str, int] = field(default_factory=dict)
 
 
+@planned_anew()
 def tallies(user: User, first: date | None = None, last: date | None = None) -> Tallies:
     """The sums of days of the user, both included; without them, of all there are. Whole months are read as they are added
     up; of months whose calls are gone there are only whole ones."""
@@ -140,11 +142,13 @@ def tallies(user: User, first: date | None = None, last: date | None = None) -> 
     )
 
 
+@planned_anew()
 def page(user: User, wanted: Wanted, *, limit: int, before: str = "") -> Page:
     """Calls, newest first, from what the cursor `before` says on. Raises `reports.InvalidCursor`."""
     return reports.page(_calls(user, wanted), limit=limit, before=before)
 
 
+@planned_anew()
 def by_day(user: User, first: date, last: date) -> list[tuple[date, Tally]]:
     """The sums of each day, those without calls included, oldest first."""
     days = {first + timedelta(days=nth): Tally() for nth in range((last - first).days + 1)}
@@ -195,6 +199,7 @@ def today(user: User) -> date:
     return timezone.localdate(timezone=_zone(user))
 
 
+@planned_anew()
 def log(user: User, *, kind: str = "", before: str = "") -> Log:
     """The log of training and answering: of the companies whose administrator the user is all of it, else his own part.
     `kind` is one of `LOGGED`, "" for both. Raises `reports.InvalidCursor`."""

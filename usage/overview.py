@@ -12,6 +12,7 @@ from decimal import Decimal
 from django.db.models import Count, F, QuerySet, Sum
 
 from aleph.accounts.models import User
+from aleph.prepared import planned_anew
 from usage import costs, daily, reports
 from usage.currency import Rates
 from usage.daily import Daily, Row
@@ -155,6 +156,7 @@ def of(user: User, wish: Wish, rates: Rates, calls: Daily | None = None) -> Over
     )
 
 
+@planned_anew()
 def chats(user: User, wish: Wish) -> list[Chat]:
     """The chats that cost most."""
     rows = costs.sums(
@@ -180,6 +182,7 @@ def chats(user: User, wish: Wish) -> list[Chat]:
     return sorted(found.values(), key=lambda chat: (-chat.cost_usd, -chat.tokens, chat.session_id))[:CHATS]
 
 
+@planned_anew()
 def calls(user: User, wish: Wish, *, before: str = "", limit: int = PAGE) -> Page:
     """A page of the calls, newest first from what the cursor `before` says on; or the dearest ones, on one page. Raises
     `reports.InvalidCursor`."""
@@ -208,6 +211,7 @@ def read(user: User, wish: Wish) -> Daily:
     return daily.read(user, first=wish.first, last=wish.last, narrowing=wide.narrowing)
 
 
+@planned_anew()
 def _before(user: User, wish: Wish) -> Before:
     since, until = wish.before
     calls = TokenUsage.objects.filter(wish.narrowing, user=user, created_at__gte=since, created_at__lt=until)

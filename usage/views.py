@@ -17,7 +17,17 @@ from aleph import charts, rates, sheets
 from aleph.accounts.models import User
 from aleph.problems import Problem, noting_delay
 from aleph.templatetags.aleph import signed
-from usage import budget_pages, calls_sheet, currency, daily, explained, figures, neighbours, overview, reports
+from usage import (
+    budget_pages,
+    calls_sheet,
+    currency,
+    daily,
+    explained,
+    figures,
+    neighbours,
+    overview,
+    reports,
+)
 from usage.models import TokenUsage
 from usage.wishes import COST, DAY, DEAREST, GRAINS, MONTH, PRESETS, Wish
 
