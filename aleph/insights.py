@@ -280,7 +280,7 @@ def totals(since: datetime, until: datetime, rows: Rows | None = None) -> Totals
     """Of the `rows` of this time where they have been read."""
     if rows is None:
         rows = rollups.totals(since=since, until=until, by=(), only=TOLD_IN_ALL)
-    row = next(iter(_summed(rows, (), TOLD_IN_ALL)), defaultdict(int))
+    row: dict[str, Any] = next(iter(_summed(rows, (), TOLD_IN_ALL)), defaultdict(int))
     return Totals(
         calls=row["calls"],
         failed=row["failed"],
@@ -491,8 +491,8 @@ def retention(today: date) -> list[Cohort]:
         )
         for nth, week in enumerate(weeks)
     }
-    found = {
-        row["week"].date(): row
+    found: dict[date, dict[str, Any]] = {
+        row["week"].date(): dict(row)
         for row in User.objects.filter(date_joined__gte=joined)
         .annotate(week=TruncWeek("date_joined", tzinfo=UTC))
         .values("week")

@@ -105,7 +105,7 @@ class Place(Expression):
     def __init__(self, moments: Sequence[datetime]) -> None:
         super().__init__()
         self.moments = tuple(moments)
-        self.moment = F("created_at")
+        self.moment: Any = F("created_at")
 
     def get_source_expressions(self) -> list[Any]:
         return [self.moment]
@@ -115,9 +115,9 @@ class Place(Expression):
 
     def as_postgresql(
         self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any
-    ) -> tuple[str, list[Any]]:
+    ) -> tuple[str, tuple[Any, ...]]:
         column, _none = compiler.compile(self.moment)
-        return f"width_bucket({column}, %s::timestamptz[])", [list(self.moments)]
+        return f"width_bucket({column}, %s::timestamptz[])", (list(self.moments),)
 
     def as_sql(
         self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any
@@ -133,4 +133,4 @@ class Place(Expression):
             params.append(connection.ops.adapt_datetimefield_value(self.moments[middle]))
             return f"CASE WHEN {column} < %s THEN {between(low, middle)} ELSE {between(middle + 1, high)} END"
 
-        return between(0, len(self.moments)), params
+        return between(0, len(self.moments)), tuple(params)
