@@ -130,7 +130,7 @@ def test_calls_to_come_are_priced_right_whenever_they_began(wrong: ModelPrice) -
 def test_everybody_who_reads_costs_reads_the_right_ones(wrong: ModelPrice) -> None:
     alice = people.alice()
     for at in (NOON, NOON + 70 * MINUTE, timezone.now() - timedelta(hours=1)):
-        call_of(alice, at=at, metadata={"session": "cht_1"})
+        call_of(alice, at=at, session="cht_1")
     added_up()
     corrected(wrong)
     written()

@@ -208,6 +208,28 @@ def test_the_days_before_are_as_many_and_end_where_these_begin(
     assert (found.whole.calls, found.before.calls) == (1, 2)
 
 
+def test_one_pass_over_the_calls_says_the_same_as_one_for_each(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The figures look at the month before and the weeks of a forecast, the overview at its days; and both at cuts."""
+    noon = at_noon(monkeypatch, "2026-11-20")
+    for nth, hours in enumerate((0, 1, 13, 25, 23 * 24, 31 * 24 - 1, 31 * 24 + 1, 70 * 24, 89 * 24)):
+        call_of(alice, at=noon - timedelta(hours=hours), counts=meter.Counts(fresh_input=2**nth))
+    known = currency.rates_until(date.max)
+    for days in ("7", "30", "90"):
+        wish = Wish.read(alice, {"days": days})
+        both = figures.read(alice, since=wish.first)
+        assert overview.of(alice, wish, known, both) == overview.of(alice, wish, known)
+        assert figures.of(alice, available_tokens=9, rates=known, calls=both) == figures.of(
+            alice, available_tokens=9, rates=known
+        )
+
+
+def test_a_quarter_is_drawn_by_week_unless_days_are_wished_for(alice: User) -> None:
+    assert [Wish.read(alice, {"days": days}).grain for days in ("7", "30", "90")] == ["day", "day", "week"]
+    assert Wish.read(alice, {"days": "90", "by": "day"}).grain == "day"
+
+
 def test_each_day_is_valued_at_its_own_rate(alice: User) -> None:
     ExchangeRate.objects.all().delete()
     today = timezone.localdate()

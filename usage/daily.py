@@ -121,7 +121,7 @@ class Place(Expression):
 
     def as_sql(
         self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any
-    ) -> tuple[str, list[Any]]:
+    ) -> tuple[str, tuple[Any, ...]]:
         """By halves."""
         column, _none = compiler.compile(self.moment)
         params: list[Any] = []

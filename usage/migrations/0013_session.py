@@ -44,7 +44,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="tokenusage",
             name="session",
-            field=models.CharField(blank=True, max_length=40, verbose_name="chat"),
+            field=models.CharField(blank=True, max_length=40, verbose_name="session"),
         ),
         migrations.RemoveIndex(model_name="tokenusage", name="usage_by_user"),
         migrations.RunPython(move_out, move_back),
