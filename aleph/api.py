@@ -30,6 +30,11 @@ OF_REST_FRAMEWORK = (
     gettext_noop("Not a valid string."),
     gettext_noop("Ensure this field has no more than {max_length} characters."),
     gettext_noop("A valid integer is required."),
+    gettext_noop("A valid number is required."),
+    gettext_noop("Ensure that there are no more than {max_digits} digits in total."),
+    gettext_noop("Ensure that there are no more than {max_decimal_places} decimal places."),
+    gettext_noop("Ensure that there are no more than {max_whole_digits} digits before the decimal point."),
+    gettext_noop("Must be a valid boolean."),
     gettext_noop("String value too large."),
     gettext_noop("Ensure this value is greater than or equal to {min_value}."),
     gettext_noop("Ensure this value is less than or equal to {max_value}."),
@@ -216,9 +221,11 @@ def checked(body: type[serializers.Serializer[Any]], request: Request) -> dict[s
 
 
 def idempotency_key(request: Request) -> str:
-    key = request.headers.get("Idempotency-Key", "").strip()
-    if len(key) > 64 or not key.isprintable():
-        raise InvalidRequest(_("An Idempotency-Key has at most 64 printable characters."))
+    """What the request brings, "" for none. One that is there says something."""
+    given = request.headers.get("Idempotency-Key")
+    key = (given or "").strip()
+    if len(key) > 64 or not key.isprintable() or (given is not None and not key):
+        raise InvalidRequest(_("An Idempotency-Key has 1 to 64 printable characters."))
     return key
 
 

@@ -40,6 +40,7 @@ REPLY_COLUMNS = (
     "input_rate",
     "output_rate",
     "error_kind",
+    "reused_from",
 )
 TRANSFER_COLUMNS = ("phase", "kind", "amount", "reference", "pending")
 
@@ -116,6 +117,7 @@ class Reconciliation:
                 if self._has_rows(reply.pk):
                     yield from _calls_of_reply(reply, calls[reply.pk])
                     yield from _charge_of_reply(reply, resolution, calls[reply.pk])
+                    yield from _reuse_of_reply(reply, calls[reply.pk])
 
     def _holds(self) -> Iterator[Difference]:
         all_holds = transfers().filter(kind=Transfer.Kind.REPLY, phase=Transfer.Phase.PENDING)
@@ -269,6 +271,20 @@ def _charge_of_reply(
     if paid != wanted or not all(resolution_paid(resolution, call) for call in paid):
         detail = f"{taken} taken by {resolution.pk if resolution else 'none'}, and paid by it: {listed(paid)}"
         yield Difference("one usage row for what was paid", reply.pk, detail)
+
+
+def _reuse_of_reply(reply: Any, calls: list[TokenUsage]) -> Iterator[Difference]:
+    """A reply that is an earlier one asked nobody, and every other one did."""
+    reused = [call for call in calls if call.source == TokenUsage.Source.REUSED]
+    if reused != (calls if reply.reused_from else []):
+        detail = f"is from {reply.reused_from or 'nowhere else'}, and has reused rows {listed(reused)}"
+        yield Difference("a reused reply says so in its usage row", reply.pk, detail)
+    for call in reused:
+        if call.total_tokens or call.total_cost_usd or call.transfer_id or call.charged_tokens:
+            detail = (
+                f"counts {call.total_tokens}, costs {call.total_cost_usd} USD, charged {call.charged_tokens}"
+            )
+            yield Difference("a reused reply costs nothing", call.pk, detail)
 
 
 def _sums_of_call(call: TokenUsage) -> Iterator[Difference]:

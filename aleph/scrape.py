@@ -198,7 +198,7 @@ ABSORBED = {
 }
 CALLS = f"""
 SELECT provider, requested_model, operation, status, COUNT(*),
-    COUNT(CASE WHEN source <> 'reported' THEN 1 END), COUNT(CASE WHEN flagged THEN 1 END),
+    COUNT(CASE WHEN source IN ('partial', 'estimated') THEN 1 END), COUNT(CASE WHEN flagged THEN 1 END),
     COUNT(CASE WHEN price_id IS NULL AND total_tokens > 0 THEN 1 END), SUM(total_cost_usd), SUM({{absorbed}}),
     SUM(fresh_input_tokens), SUM(cache_read_tokens), SUM(cache_write_tokens), SUM(cache_write_1h_tokens),
     SUM(visible_output_tokens), SUM(reasoning_tokens), SUM(latency_ms), COUNT(latency_ms),

@@ -122,7 +122,8 @@ def nothing_is_negative(look: Look) -> Iterable[Row]:
 
 
 def each_reply_closes_once(look: Look) -> Iterable[Row]:
-    """I4: a paid reply has one hold, and once it is over one closing; no hold is open without its open reply."""
+    """I4: a paid reply has one hold, and once it is over one closing, unless it is an earlier one used again; no hold is open
+    without its open reply."""
     yield from look.ask(
         f"""
         SELECT m.id, m.state, COUNT(DISTINCT hold.id), COUNT(closing.id), MIN(closing.key) FROM chat_message m
@@ -130,6 +131,7 @@ def each_reply_closes_once(look: Look) -> Iterable[Row]:
             AND hold.id = m.hold_id AND hold.amount = m.held_tokens
         LEFT JOIN billing_transfer closing ON closing.pending_id = hold.id
         WHERE m.role = 'assistant' AND (m.input_rate > 0 OR m.output_rate > 0 OR m.hold_id <> '')
+            AND (m.reused_from = '' OR m.hold_id <> '')
         GROUP BY m.id, m.state
         HAVING COUNT(DISTINCT hold.id) <> 1
             OR COUNT(closing.id) <> CASE WHEN m.state IN {OVER} THEN 1 ELSE 0 END
@@ -147,8 +149,9 @@ def each_reply_closes_once(look: Look) -> Iterable[Row]:
 
 
 def the_bill_follows_the_outcome(look: Look) -> Iterable[Row]:
-    """I5: what is complete or stopped with a text is billed once and within its hold; everything else costs nothing."""
-    return look.ask(
+    """I5: what is complete or stopped with a text is billed once and within its hold; everything else costs nothing. An
+    earlier reply that is used again counts and costs nothing, and its usage row says so."""
+    yield from look.ask(
         f"""
         SELECT m.id, m.state, m.tokens_used, r.phase, r.amount, hold.amount FROM chat_message m
         JOIN billing_transfer hold ON hold.id = m.hold_id LEFT JOIN billing_transfer r ON r.pending_id = hold.id
@@ -157,6 +160,16 @@ def the_bill_follows_the_outcome(look: Look) -> Iterable[Row]:
                 AND r.amount = m.tokens_used AND r.amount <= hold.amount)
             OR (m.state = 'stopped' AND m.content = '' AND r.phase = 'void' AND m.tokens_used = 0)
             OR (m.state IN ('failed', 'interrupted') AND r.phase = 'void' AND m.tokens_used = 0)
+        ) IS NOT TRUE
+        """
+    )
+    yield from look.ask(
+        """
+        SELECT m.id, m.state, m.reused_from, m.tokens_used, u.source, u.total_tokens, u.charged_tokens FROM chat_message m
+        JOIN usage_tokenusage u ON u.operation_id = m.id
+        WHERE (m.reused_from <> '' OR u.source = 'reused') AND (
+            m.reused_from <> '' AND m.state = 'complete' AND m.content <> '' AND m.tokens_used = 0 AND m.hold_id = ''
+            AND u.source = 'reused' AND u.total_tokens = 0 AND u.charged_tokens = 0 AND u.transfer_id = ''
         ) IS NOT TRUE
         """
     )

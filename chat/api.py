@@ -5,7 +5,8 @@ Who depends on it: programs of our users, with an API key or a session. Bodies a
 
     UNAUTHENTICATED 401   NOT_FOUND 404   INVALID_REQUEST 400   CONFLICT 409   IDEMPOTENCY_MISMATCH 422
     INSUFFICIENT_TOKENS 402   INSUFFICIENT_WALLET 402   ACCOUNT_FROZEN 423   RATE_LIMITED 429   PROMO_REFUSED 400
-    AI_SERVICE_UNAVAILABLE 503   SERVICE_UNAVAILABLE 503   IMAGES_NOT_TAKEN 400   BUDGET_EXCEEDED 429
+    AI_SERVICE_UNAVAILABLE 503   SERVICE_UNAVAILABLE 503   IMAGES_NOT_TAKEN 400   TEMPERATURE_NOT_TAKEN 400
+    BUDGET_EXCEEDED 429
 """
 
 import json
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from asgiref.sync import async_to_sync
@@ -44,16 +46,31 @@ from aleph.problems import InvalidRequest, NotFound, Problem
 from aleph.threads import in_thread
 from billing import ledger, purchases, receipts
 from chat import attachments, catalogue, live, sessions, turns, viewers
-from chat.models import Attachment, ChatModel, Message, Session
+from chat.models import HIGHEST_TEMPERATURE, Attachment, ChatModel, Message, Session
 from usage import budgets
 
 encoded = json.JSONEncoder(ensure_ascii=False).encode
 FREE, PAID = "huggingface", "external_llm"
 MAX_PAGE = 100
 MOST_IMAGES = attachments.MOST
+ASKED_AT = "That a reply was asked at. Null: its model takes none."
+REUSED = "Whether the reply is an earlier one of yours to the same request. It cost nothing then."
+REUSED_FROM = "The earlier reply. It may be deleted by now."
 
 
 # What goes in and out. Serializers check input and describe both for the OpenAPI document.
+
+
+def temperature_field(**how: Any) -> serializers.DecimalField:
+    return serializers.DecimalField(
+        max_digits=3,
+        decimal_places=2,
+        min_value=0,
+        max_value=HIGHEST_TEMPERATURE,
+        coerce_to_string=False,
+        allow_null=True,
+        **how,
+    )
 
 
 class QuantityDiscountBody(serializers.Serializer[Any]):
@@ -135,6 +152,11 @@ class SessionRequest(serializers.Serializer[Any]):
     title = serializers.CharField(max_length=120, required=False, allow_blank=True, default="")
     serviceType = serializers.ChoiceField([FREE, PAID], default=FREE)
     model = serializers.CharField(max_length=60, allow_null=True, required=False, default=None)
+    temperature = temperature_field(
+        required=False,
+        default=None,
+        help_text="Of all replies that say nothing else. Null: the usual one, 0.7.",
+    )
 
 
 class SessionBody(serializers.Serializer[Any]):
@@ -143,6 +165,7 @@ class SessionBody(serializers.Serializer[Any]):
     title = serializers.CharField()
     serviceType = serializers.ChoiceField([FREE, PAID])
     model = serializers.CharField(allow_null=True)
+    temperature = temperature_field(help_text="Null: the usual one, 0.7.")
     messageCount = serializers.IntegerField()
     totalTokensUsed = serializers.IntegerField()
     lastMessageAt = serializers.DateTimeField(allow_null=True)
@@ -175,6 +198,9 @@ class MessageBody(serializers.Serializer[Any]):
     createdAt = serializers.DateTimeField()
     state = serializers.CharField(required=False, help_text="Of replies.")
     model = serializers.CharField(required=False)
+    temperature = temperature_field(required=False, help_text=ASKED_AT)
+    reused = serializers.BooleanField(required=False, help_text=REUSED)
+    reusedFrom = serializers.CharField(required=False, help_text=REUSED_FROM)
     attachments = AttachmentBody(many=True, required=False, help_text="Images of a message of yours.")
 
 
@@ -214,6 +240,14 @@ class AgainRequest(serializers.Serializer[Any]):
             " little for a useful one, nothing begins, and the answer is CONFLICT."
         ),
     )
+    temperature = temperature_field(
+        required=False,
+        default=None,
+        help_text=(
+            "For this reply only; by default the session’s, and of another reply, or the rest of one, that of the reply. To a"
+            " model that takes none the answer is TEMPERATURE_NOT_TAKEN."
+        ),
+    )
 
 
 class EditRequest(AgainRequest):
@@ -229,6 +263,14 @@ class EditRequest(AgainRequest):
         max_length=MOST_IMAGES,
         required=False,
         help_text="Ids of images that were uploaded. To a model that takes none the answer is IMAGES_NOT_TAKEN.",
+    )
+    reuse = serializers.BooleanField(
+        required=False,
+        default=True,
+        help_text=(
+            "At temperature 0, where you have turned on “Reuse my own answers” in your settings, the reply to a request that"
+            " you have made before is the earlier one, at no cost. False: the model is asked."
+        ),
     )
 
 
@@ -251,6 +293,9 @@ class ReplyBody(serializers.Serializer[Any]):
     model = serializers.CharField()
     provider = serializers.CharField()
     answeredBy = serializers.CharField(help_text="The provider's id of the model that really answered.")
+    temperature = temperature_field(help_text=ASKED_AT)
+    reused = serializers.BooleanField(help_text=REUSED)
+    reusedFrom = serializers.CharField(required=False, help_text=REUSED_FROM)
     retryAfter = serializers.IntegerField(
         required=False, help_text="Seconds until a provider that was too busy wants to be tried again."
     )
@@ -368,7 +413,12 @@ class SessionsView(APIView):
         """Begin a conversation. `model` null and `serviceType` huggingface: the free tier."""
         wanted = checked(SessionRequest, request)
         model = chosen_model(wanted["serviceType"], wanted["model"])
-        session = sessions.create(user=user_of(request), title=wanted["title"], model=model)
+        session = sessions.create(
+            user=user_of(request),
+            title=wanted["title"],
+            model=model,
+            temperature=wanted["temperature"],
+        )
         return api.ok(session_body(session), status=201)
 
 
@@ -501,6 +551,8 @@ class MessagesView(APIView):
                 most=wanted.get("maxCost"),
                 parent=wanted.get("parentId"),
                 attachments=wanted.get("attachments", ()),
+                temperature=wanted["temperature"],
+                may_reuse=wanted["reuse"],
                 turn=turn,
                 key_id=key_id_of(request),
             ),
@@ -552,6 +604,8 @@ class EditsView(APIView):
                 terms=wanted.get("terms"),
                 most=wanted.get("maxCost"),
                 attachments=wanted.get("attachments"),
+                temperature=wanted["temperature"],
+                may_reuse=wanted["reuse"],
                 turn=turn,
                 key_id=key_id_of(request),
             ),
@@ -617,6 +671,7 @@ def asked_again(
             model_slug=wanted.get("model"),
             terms=wanted.get("terms"),
             most=wanted.get("maxCost"),
+            temperature=wanted["temperature"],
             turn=turn,
             key_id=key_id_of(request),
         ),
@@ -783,6 +838,7 @@ def session_body(session: Session) -> dict[str, Any]:
         "title": session.title,
         "serviceType": FREE if model is None or model.is_free else PAID,
         "model": model.slug if model else None,
+        "temperature": number(session.temperature),
         "messageCount": session.message_count,
         "totalTokensUsed": session.total_tokens_used,
         "lastMessageAt": session.last_message_at if session.message_count else None,
@@ -813,6 +869,7 @@ def message_body(message: Message, images: Sequence[Attachment] = ()) -> dict[st
     }
     if message.is_reply:
         body |= {"state": message.state, "model": message.model.slug if message.model else ""}
+        body |= asked_body(message)
     elif images:
         body |= {"attachments": [attachment_body(image) for image in images]}
     return body
@@ -831,7 +888,19 @@ def reply_body(reply: Message, remaining: int) -> dict[str, Any]:
         "model": reply.model.slug if reply.model else "",
         "provider": reply.provider,
         "answeredBy": reply.answered_by,
+        **asked_body(reply),
     }
+
+
+def asked_body(reply: Message) -> dict[str, Any]:
+    """At which temperature a reply was asked for, or that it was not."""
+    earlier = {"reusedFrom": reply.reused_from} if reply.reused_from else {}
+    return {"temperature": number(reply.temperature), "reused": bool(reply.reused_from), **earlier}
+
+
+def number(temperature: Decimal | None) -> float | None:
+    """As JSON has numbers, and as providers take it."""
+    return None if temperature is None else float(temperature)
 
 
 # Reading requests

@@ -17,6 +17,7 @@ from django.core.files.uploadedfile import UploadedFile
 from django.db import transaction
 from django.db.models import Q, QuerySet, Sum
 from django.utils import timezone
+from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
@@ -78,6 +79,7 @@ def add(*, user: User, upload: UploadedFile | None) -> Attachment:
         width=picture.width,
         height=picture.height,
         size_bytes=len(picture.data),
+        hash=salted_hmac("chat.attachments", picture.data, algorithm="sha256").hexdigest(),
         expires_at=timezone.now() + DRAFT_LIVES,
     )
     with transaction.atomic():

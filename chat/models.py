@@ -5,7 +5,7 @@
 
 from datetime import timedelta
 from math import ceil
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
@@ -25,6 +25,16 @@ HIGHEST_MARGIN = 10_000
 LONGEST_WAIT_S = 600
 """Seconds. Longer than this nobody waits for a reply, and no call may keep its worker."""
 WAITS = [MinValueValidator(1), MaxValueValidator(LONGEST_WAIT_S)]
+HIGHEST_TEMPERATURE = 2
+
+
+def temperature_column() -> "models.DecimalField[Any, Any]":
+    """A column for what `chat.temperatures` tells of."""
+    return models.DecimalField(_("temperature"), max_digits=3, decimal_places=2, null=True, blank=True)
+
+
+def temperature_is_plausible() -> Q:
+    return Q(temperature=None) | Q(temperature__gte=0, temperature__lte=HIGHEST_TEMPERATURE)
 
 
 class ChatModel(models.Model):
@@ -201,7 +211,8 @@ class RateCorrection(models.Model):
 
 
 class Session(models.Model):
-    """A conversation of one person. `model` is null where he took the free tier as it comes."""
+    """A conversation of one person. `model` is null where he took the free tier as it comes, `temperature` where he took
+    the usual one."""
 
     id = models.CharField(primary_key=True, max_length=ids.LENGTH)
     user = models.ForeignKey(
@@ -215,6 +226,7 @@ class Session(models.Model):
     model = models.ForeignKey(
         ChatModel, on_delete=models.PROTECT, null=True, blank=True, related_name="+", verbose_name=_("model")
     )
+    temperature = temperature_column()
     message_count = models.PositiveIntegerField(_("messages"), default=0)
     total_tokens_used = models.PositiveBigIntegerField(_("tokens used"), default=0)
     last_message_at = models.DateTimeField(_("last message"), null=True, blank=True)
@@ -224,6 +236,9 @@ class Session(models.Model):
         verbose_name = _("session")
         verbose_name_plural = _("sessions")
         indexes = [models.Index(fields=["user", "-last_message_at", "-id"], name="session_by_user")]
+        constraints = [
+            models.CheckConstraint(condition=temperature_is_plausible(), name="session_temperature_plausible")
+        ]
 
     def __str__(self) -> str:
         return self.id
@@ -232,7 +247,11 @@ class Session(models.Model):
 class Message(models.Model):
     """What a person said, or a reply. The columns from `state` on belong to replies; their life is told in
     `chat.replies`. `parent` is what it answers, or, where that is a reply itself, goes on with; branches of a
-    conversation share their beginning (`chat.branches`)."""
+    conversation share their beginning (`chat.branches`).
+
+    `temperature` is null where the model took none. `request_hash` stands for all that was sent, where the answer may be
+    used again; a reply that is such an answer names the earlier one as `reused_from`, which may be deleted by now, and its
+    one attempt asked nobody (`chat.reuse`)."""
 
     class Role(models.TextChoices):
         USER = "user", _("user")
@@ -287,6 +306,7 @@ class Message(models.Model):
         verbose_name=_("model"),
     )
     provider = models.CharField(_("provider"), max_length=40, blank=True)
+    temperature = temperature_column()
     answered_by = models.CharField(_("model that answered"), max_length=120, blank=True)
     served_by = models.CharField(_("provider behind the router"), max_length=80, blank=True)
     input_rate = models.PositiveIntegerField(_("input rate"), default=0)
@@ -301,6 +321,14 @@ class Message(models.Model):
     finish_reason = models.CharField(_("finish reason"), max_length=20, blank=True)
     error_kind = models.CharField(_("error"), max_length=20, blank=True)
     retry_after_s = models.PositiveIntegerField(_("try again after, s"), null=True)
+    request_hash = models.CharField(max_length=64, null=True)
+    reused_from = models.CharField(
+        _("reused from"),
+        max_length=ids.LENGTH,
+        blank=True,
+        default="",
+        db_default="",  # while one process after the other is replaced, the old ones know no such column
+    )
 
     class Meta:
         verbose_name = _("message")
@@ -316,6 +344,11 @@ class Message(models.Model):
                 fields=["user"],
                 condition=Q(state__in=["queued", "streaming"]),
                 name="message_open_by_user",
+            ),
+            models.Index(
+                fields=["user", "request_hash"],
+                condition=Q(request_hash__isnull=False),
+                name="message_by_request",
             ),
         ]
         constraints = [
@@ -336,6 +369,11 @@ class Message(models.Model):
             models.CheckConstraint(
                 condition=~Q(state__in=["failed", "interrupted"]) | Q(tokens_used=0),
                 name="failures_cost_nothing",
+            ),
+            models.CheckConstraint(condition=temperature_is_plausible(), name="temperature_plausible"),
+            models.CheckConstraint(
+                condition=Q(reused_from="") | Q(state="complete", tokens_used=0, held_tokens=0, hold_id=""),
+                name="reuse_costs_nothing",
             ),
         ]
 
@@ -395,6 +433,8 @@ class Attachment(models.Model):
     width = models.PositiveIntegerField(_("width"))
     height = models.PositiveIntegerField(_("height"))
     size_bytes = models.PositiveIntegerField(_("size in bytes"))
+    hash = models.CharField(max_length=64, blank=True, default="", db_default="")
+    """Keyed, of what the file holds, to know it again (`chat.reuse`); "" of those that were attached before there was one."""
     created_at = models.DateTimeField(_("created"), default=timezone.now)
     expires_at = models.DateTimeField(_("expires"), null=True)
 

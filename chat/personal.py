@@ -9,8 +9,14 @@ from chat.models import Attached, Attachment, Message, Session
 
 TABLES = [
     Kept("chats", Session, erased="deleted"),
-    Kept("messages", Message, by=("session__user",), erased="deleted"),
-    Kept("images", Attachment, without=frozenset({"path"}), erased="deleted"),
+    Kept(
+        "messages",
+        Message,
+        by=("session__user",),
+        without=frozenset({"request_hash"}),
+        erased="deleted",
+    ),
+    Kept("images", Attachment, without=frozenset({"path", "hash"}), erased="deleted"),
     Kept("images_of_messages", Attached, by=("attachment__user",), erased="deleted"),
 ]
 

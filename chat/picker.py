@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 
-from chat import catalogue, prompts, turns
+from chat import catalogue, prompts, temperatures, turns
 from chat.catalogue import Offer, UnknownModel
 from chat.models import ChatModel, Message
 from chat.turns import Quote
@@ -14,11 +15,16 @@ from chat.turns import Quote
 @dataclass(frozen=True, slots=True)
 class Picker:
     """All offers, and the one that the next message goes to; None where nothing is on offer at all. `instead_of`: the
-    retired model in the place of which it does."""
+    retired model in the place of which it does. `temperature`: the one that it is asked at."""
 
     offers: list[Offer]
     chosen: Offer | None
     instead_of: ChatModel | None = None
+    temperature: Decimal = temperatures.USUAL
+
+    @property
+    def steps(self) -> list[temperatures.Step]:
+        return temperatures.steps(self.temperature)
 
     @property
     def free(self) -> list[Offer]:
@@ -41,14 +47,16 @@ class Picker:
         return max(max(offer.model.input_rate, offer.model.output_rate) for offer in self.premium)
 
 
-def of(slug: str | None) -> Picker:
-    """The picker with `slug` chosen, or what follows it where it is retired; else the free tier."""
+def of(slug: str | None, temperature: Decimal | None = None) -> Picker:
+    """The picker with `slug` chosen, or what follows it where it is retired; else the free tier. `temperature`: None for
+    the usual one."""
     picker = Picker(catalogue.offers(), None)
     chosen = next((offer for offer in picker.offers if offer.model.slug == slug), None)
     retired = None
     if chosen is None and slug:
         retired, chosen = _following(slug, picker.offers)
-    return Picker(picker.offers, chosen or picker.free_tier, retired)
+    asked_at = temperatures.USUAL if temperature is None else temperature
+    return Picker(picker.offers, chosen or picker.free_tier, retired, asked_at)
 
 
 def _following(slug: str, offers: Iterable[Offer]) -> tuple[ChatModel | None, Offer | None]:

@@ -2,12 +2,14 @@
 the transfer that paid (X6)."""
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 
 from django.db.models import F, Sum
 
 from aleph.accounts.models import User
+from aleph.problems import NotFound
 from billing import ledger, statements
 from chat import sessions
 from chat.models import Message, Session
@@ -30,12 +32,14 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """`call` is the usage row (with its price row) and `transfer` what resolved the hold; None where there is none.
-    `is_past_keeping`: there was a call, and its counts are not kept any more."""
+    `is_past_keeping`: there was a call, and its counts are not kept any more. `earlier` is the reply that was used again, where
+    it is still there."""
 
     reply: Message
     call: "reports.Call | None"
     transfer: "ledger.Transfer | None"
     is_past_keeping: bool = False
+    earlier: Message | None = None
 
     @property
     def lines(self) -> list[Line]:
@@ -81,7 +85,11 @@ def of_reply(user: User, reply_id: str) -> Receipt:
     reply = sessions.reply(user, reply_id)
     call = reports.call_of(user, reply.pk)
     is_gone = call is None and reports.is_past_keeping(reply.created_at)
-    return Receipt(reply, call, ledger.resolution_of(reply.hold_id), is_gone)
+    earlier = None
+    if reply.reused_from:
+        with suppress(NotFound):
+            earlier = sessions.reply(user, reply.reused_from)
+    return Receipt(reply, call, ledger.resolution_of(reply.hold_id), is_gone, earlier)
 
 
 def subjects(user: User, reply_ids: Collection[str]) -> dict[str, statements.Subject]:

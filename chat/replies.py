@@ -7,6 +7,9 @@ is the one way in which a reply ends, for the worker, Stop, failures and the swe
 epoch, state), and in the same transaction the hold is posted or voided, the usage row written, the session counted.
 Every closing raises the epoch, so a worker that wakes up late can write nothing.
 
+A reply that is answered from an earlier one (`chat.reuse`) is complete when its turn is admitted: no worker has it, nothing is
+held, nobody pays.
+
 Who pays: a reply that is complete, or stopped by its reader, costs what was used, and never more than was held. A
 reply that failed or was interrupted costs nothing, with or without text.
 
@@ -22,7 +25,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -40,7 +42,7 @@ from aleph.prepared import Given, Update
 from aleph.problems import IdempotencyMismatch
 from aleph.sealed import stored
 from billing import ledger, refills
-from chat import attachments, breakers, catalogue, prompts, providers, refusals, stream
+from chat import attachments, breakers, catalogue, prompts, providers, refusals, stream, temperatures
 from chat.keeper import LEASE, Live, keeper
 from chat.models import Message, Route, Session
 from chat.providers.base import (
@@ -60,7 +62,6 @@ log = structlog.get_logger(__name__)
 State = Message.State
 
 OPERATION = "chat_message"
-TEMPERATURE, TOP_P = Decimal("0.7"), Decimal("0.9")
 MAX_ATTEMPTS = 2
 MAX_TEXT = 256_000
 RING_AGAIN = timedelta(seconds=6)
@@ -171,6 +172,25 @@ def ring(reply_id: str) -> None:
         log.warning("the bell was not heard; the sweep will ring again", reply_id=reply_id, error=str(error))
 
 
+def take_over(reply: Message, earlier: Message) -> None:
+    """End a reply that is not stored yet, with the text of an `earlier` one. Nobody is asked and nothing is charged, and its
+    usage row says so. Runs in the transaction that admits it."""
+    reply.state, reply.content = State.COMPLETE, earlier.content
+    reply.finish_reason = earlier.finish_reason
+    reply.provider, reply.answered_by, reply.served_by = (
+        earlier.provider,
+        earlier.answered_by,
+        earlier.served_by,
+    )
+    reply.reused_from = earlier.pk
+    reply.attempts = 1
+    reply.rung_at = None
+    reply.started_at = reply.finished_at = timezone.now()
+    outcome = Outcome(reply.state, metadata={"reused_from": earlier.pk})
+    nothing = meter.Counts(fresh_input=0, visible_output=0)
+    _record(reply, outcome, nothing, meter.Source.REUSED, "")
+
+
 def generate(reply_id: str) -> None:
     """Claim a queued reply, have it written, close it. Does nothing when the reply is not waiting any more."""
     reach("K2")
@@ -268,7 +288,7 @@ def _write(reply: Message, live: Live) -> Outcome:
     draft = prompts.draft(reply.model, conversation.asking(reply.parent_id))
     routes = catalogue.ways_to(reply.model, with_images=bool(draft.images))
     connection.close()
-    takes = reply.model.takes_temperature
+    temperature = temperatures.of(reply.model, reply.temperature)
     prompt = Prompt(
         upstream_model=reply.answered_by,
         messages=draft.texts,
@@ -278,8 +298,8 @@ def _write(reply: Message, live: Live) -> Outcome:
         },
         is_continuation=prompts.is_continuation(draft.messages),
         max_output_tokens=reply.max_output_tokens,
-        temperature=TEMPERATURE if takes else None,
-        top_p=TOP_P if takes else None,
+        temperature=temperature,
+        top_p=None if temperature is None else temperatures.TOP_P,
         user_ref=hashlib.sha256(f"aleph:{reply.user_id}".encode()).hexdigest()[:32],
     )
     outcome = _ask_in_turn(reply, live, routes, prompt)

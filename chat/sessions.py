@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
@@ -37,6 +38,7 @@ COUNT: dict[str, Any] = {
     "message_count": F("message_count") + Given("messages"),
     "last_message_at": Now(),
     "model": Given("model"),
+    "temperature": Given("temperature"),
 }
 COUNTED = Update(lambda: Session.objects.filter(HAS_ROOM, pk=Given("id")), **COUNT)
 COUNTED_AND_NAMED = Update(
@@ -81,9 +83,16 @@ class Thread:
         return replace(self, messages=kept, earlier=kept[0].pk) if first and self.earlier else self
 
 
-def create(*, user: User, title: str = "", model: ChatModel | None = None) -> Session:
+def create(
+    *, user: User, title: str = "", model: ChatModel | None = None, temperature: Decimal | None = None
+) -> Session:
     return Session.objects.create(
-        id=ids.new("cht"), user=user, title=_title(title), model=model, last_message_at=timezone.now()
+        id=ids.new("cht"),
+        user=user,
+        title=_title(title),
+        model=model,
+        temperature=temperature,
+        last_message_at=timezone.now(),
     )
 
 
@@ -226,9 +235,11 @@ def touch(
     messages: int,
     title: str = "",
     model: ChatModel | None = None,
+    temperature: Decimal | None = None,
     key_id: int | None = None,
 ) -> bool:
-    """Count messages that were just added; name the session if it has no name. Whether a reply among them, asked for with
+    """Count messages that were just added, and keep what was chosen for the session: its `model`, its `temperature`, a name
+    if it has none. Whether a reply among them, asked for with
     the API key `key_id`, falls under a budget. Raises `NotFound` when the session was deleted meanwhile, `TooManyOpen` when
     its owner has too many open replies now; the messages must not be kept then."""
     count = COUNTED
@@ -243,6 +254,7 @@ def touch(
         most=settings.MAX_OPEN_REPLIES or NO_LIMIT,
         messages=messages,
         model=model and model.pk,
+        temperature=temperature,
         title=title,
     )
     if not touched:

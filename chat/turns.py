@@ -6,7 +6,8 @@ click, a second tab and a repeated request are one turn.
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 from django.db import IntegrityError, OperationalError, transaction
@@ -22,7 +23,7 @@ from aleph.prepared import insert
 from aleph.problems import Conflict, IdempotencyMismatch, InvalidRequest, NotFound, Problem
 from billing import ledger
 from chat import attachments as attached
-from chat import branches, catalogue, prompts, replies, sessions
+from chat import branches, catalogue, prompts, replies, reuse, sessions, temperatures
 from chat.catalogue import Offer
 from chat.models import Attachment, ChatModel, Message, Session
 from usage import budgets
@@ -55,6 +56,11 @@ class ModelUnavailable(Problem):
 class ImagesNotTaken(InvalidRequest):
     code = "IMAGES_NOT_TAKEN"
     text = _("This model takes no images. Choose one that does, or leave the images out.")
+
+
+class TemperatureNotTaken(InvalidRequest):
+    code = "TEMPERATURE_NOT_TAKEN"
+    text = _("This model takes no temperature. Choose one that does, or send none.")
 
 
 class ModelBusy(ModelUnavailable):
@@ -115,14 +121,38 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
+class Wish:
+    """How a reply is wanted: at which `temperature` (None: that of the chat), whether the chat keeps it (`is_kept`), and
+    whether an earlier answer to the same request will do (`may_reuse`)."""
+
+    temperature: Decimal | None = None
+    is_kept: bool = False
+    may_reuse: bool = False
+
+    def at(self, model: ChatModel, *others: Decimal | None) -> Decimal | None:
+        """The temperature that `model` is asked at. Raises `TemperatureNotTaken` where it was said for this reply alone."""
+        if self.temperature is not None and not self.is_kept and not model.takes_temperature:
+            raise TemperatureNotTaken
+        return temperatures.of(model, self.temperature, *others)
+
+    def to_keep(self, session: Session | None) -> Decimal | None:
+        """What the chat keeps as its temperature."""
+        if self.temperature is not None and self.is_kept:
+            return temperatures.to_keep(self.temperature)
+        return temperatures.kept(session)
+
+
+@dataclass(frozen=True, slots=True)
 class Quote:
-    """What a message would cost at most, in Aleph tokens, and whether the balance can pay for a useful reply."""
+    """What a message would cost at most, in Aleph tokens, and whether the balance can pay for a useful reply.
+    `is_reused`: an earlier answer would be used again, which costs nothing."""
 
     at_most: int
     minimum: int
     available: int
     draft: prompts.Draft
     offer: Offer
+    is_reused: bool = False
 
     @property
     def is_free(self) -> bool:
@@ -168,28 +198,32 @@ def start(
     most: int | None = None,
     parent: str | None = None,
     attachments: Sequence[str] = (),
+    temperature: Decimal | None = None,
+    keeps_temperature: bool = False,
+    may_reuse: bool = True,
     key_id: int | None = None,
 ) -> Turn:
     """Admit a message and queue its reply. Without a session a new one begins; `model_slug` None keeps the session's
     model (for a new session: the free tier). `terms` are what the sender was shown: the `Quote.terms`, or the
     `ChatModel.terms` alone. `most`: Aleph tokens that it may cost, for a sender who says so himself. `parent` is the id of
     the reply that the message is said to, None for the session's newest; where something was said to it already,
-    the message begins another branch. `attachments` are the ids of images to go with it.
-    `key_id` is the API key that it came with.
+    the message begins another branch. `attachments` are the ids of images to go with it. `temperature`: None for the session's,
+    which it becomes with `keeps_temperature`. With `may_reuse` an earlier answer of the user's to the same request is the
+    reply where he wants that: it is complete at once and costs nothing. `key_id` is the API key that it came with.
 
-    Raises `EmptyText`, `TextTooLong`, `ImagesNotTaken`, `attachments.TooManyImages`, `attachments.ImageGone`, `UnknownModel`, `ModelUnavailable`, `PriceChanged`, `CostsMore`, `StillWriting`, `ledger.Insufficient`,
+    Raises `EmptyText`, `TextTooLong`, `ImagesNotTaken`, `TemperatureNotTaken`, `attachments.TooManyImages`, `attachments.ImageGone`, `UnknownModel`, `ModelUnavailable`, `PriceChanged`, `CostsMore`, `StillWriting`, `ledger.Insufficient`,
     `ledger.Frozen`, `sessions.TooManyOpen`, `budgets.BudgetExceeded`, and `NotFound` for a parent that is no reply of this session. Nothing is written
     then. A known `turn` gives the first answer again; with other words it is an `IdempotencyMismatch`.
     """
-    said = _cleaned(text)
+    said, wish = _cleaned(text), Wish(temperature, keeps_temperature, may_reuse)
     admitted = _admitted_once(
         user,
         turn,
         lambda: _start(
-            user, session, said, model_slug, turn, Bounds(terms, most), parent, attachments, key_id
+            user, session, said, model_slug, turn, Bounds(terms, most), wish, parent, attachments, key_id
         ),
     )
-    return _as_asked(admitted, said, session, model_slug, parent, attachments)
+    return _as_asked(admitted, said, session, model_slug, wish, parent, attachments)
 
 
 def edit(
@@ -202,6 +236,9 @@ def edit(
     terms: str | None = None,
     most: int | None = None,
     attachments: Sequence[str] | None = None,
+    temperature: Decimal | None = None,
+    keeps_temperature: bool = False,
+    may_reuse: bool = True,
     key_id: int | None = None,
 ) -> Turn:
     """Say something else in the place of the user's message `message_id`, which stays as a branch. `attachments`: of its
@@ -210,14 +247,15 @@ def edit(
     if attachments is None:
         attachments = [image.pk for image in attached.of([old]).get(old.pk, ())]
     said, parent = _cleaned(text), old.parent_id or branches.FIRST
+    wish = Wish(temperature, keeps_temperature, may_reuse)
     admitted = _admitted_once(
         user,
         turn,
         lambda: _start(
-            user, old.session, said, model_slug, turn, Bounds(terms, most), parent, attachments, key_id
+            user, old.session, said, model_slug, turn, Bounds(terms, most), wish, parent, attachments, key_id
         ),
     )
-    return _as_asked(admitted, said, old.session, model_slug, parent, attachments)
+    return _as_asked(admitted, said, old.session, model_slug, wish, parent, attachments)
 
 
 def retry(
@@ -228,14 +266,16 @@ def retry(
     model_slug: str | None = None,
     terms: str | None = None,
     most: int | None = None,
+    temperature: Decimal | None = None,
     key_id: int | None = None,
 ) -> Turn:
-    """Queue another reply to the message that `reply_id` answered; the old reply stays as a branch. Raises as `start`."""
+    """Queue another reply to the message that `reply_id` answered; the old reply stays as a branch. It is always asked for,
+    and by default at the temperature of the old one. Raises as `start`."""
     old = sessions.reply(user, reply_id)
     asked = old.parent
     if asked is None:
         raise NotFound
-    return _answer_once(user, asked, old, turn, model_slug, Bounds(terms, most), key_id)
+    return _answer_once(user, asked, old, turn, model_slug, Bounds(terms, most), Wish(temperature), key_id)
 
 
 def go_on(
@@ -246,6 +286,7 @@ def go_on(
     model_slug: str | None = None,
     terms: str | None = None,
     most: int | None = None,
+    temperature: Decimal | None = None,
     key_id: int | None = None,
 ) -> Turn:
     """Queue a reply that goes on where `reply_id` was cut off. It is a turn of its own, with a hold and a charge of its
@@ -256,7 +297,7 @@ def go_on(
         raise StillWriting
     if not old.is_cut_off:
         raise NothingToGoOn
-    return _answer_once(user, old, old, turn, model_slug, Bounds(terms, most), key_id)
+    return _answer_once(user, old, old, turn, model_slug, Bounds(terms, most), Wish(temperature), key_id)
 
 
 def stop(*, user: User, reply_id: str) -> Message:
@@ -279,17 +320,28 @@ def quote(
     model_slug: str | None,
     parent: str | None = None,
     attachments: Sequence[str] = (),
+    temperature: Decimal | None = None,
 ) -> Quote:
-    """What `text` would cost at most, said to `parent`. Raises `UnknownModel`, `TextTooLong`, `ImagesNotTaken`, `NotFound`."""
+    """What `text` would cost at most, said to `parent`, at `temperature` (None: the session's). Raises `UnknownModel`, `TextTooLong`, `ImagesNotTaken`, `NotFound`."""
     offer = _offer(session, model_slug)
     images = attached.to_send(user, attachments, session)
     draft = _draft(offer, _conversation(session, parent), text, images)
     available = 0 if offer.model.is_free else ledger.balance_of(user).available
-    return _quote(offer, draft, available)
+    asked_at = temperatures.of(offer.model, temperature, temperatures.kept(session))
+    quote = _quote(offer, draft, available)
+    if reuse.earlier(user, reuse.request_hash(user, offer.model, draft, asked_at)) is not None:
+        return replace(quote, at_most=0, minimum=0, is_reused=True)
+    return quote
 
 
 def quote_of_edit(
-    *, user: User, message_id: str, text: str, model_slug: str | None, attachments: Sequence[str] = ()
+    *,
+    user: User,
+    message_id: str,
+    text: str,
+    model_slug: str | None,
+    attachments: Sequence[str] = (),
+    temperature: Decimal | None = None,
 ) -> Quote:
     """What `text` would cost at most in the place of the user's message. Raises as `quote`."""
     old = sessions.message(user, message_id)
@@ -301,6 +353,7 @@ def quote_of_edit(
         model_slug=model_slug,
         parent=parent,
         attachments=attachments,
+        temperature=temperature,
     )
 
 
@@ -324,6 +377,7 @@ def _start(
     model_slug: str | None,
     turn: str,
     bounds: Bounds,
+    wish: Wish,
     parent: str | None,
     attachments: Sequence[str],
     key_id: int | None,
@@ -339,6 +393,9 @@ def _start(
         raise StillWriting
     draft = _draft(offer, conversation, text, images)
     chosen = offer.model if model_slug else (session.model if session else None)
+    temperature, to_keep = wish.at(offer.model, temperatures.kept(session)), wish.to_keep(session)
+    request = reuse.request_hash(user, offer.model, draft, temperature)
+    earlier = reuse.earlier(user, request) if wish.may_reuse else None
     message_id, reply_id = sorted([ids.new("msg"), ids.new("msg")])
     with transaction.atomic():
         session = session or sessions.create(user=user, model=chosen)
@@ -351,14 +408,26 @@ def _start(
             content=text,
             image_count=len(images),
         )
-        reply = _reply(reply_id, message, offer, draft, turn, most)
+        reply = _reply(reply_id, message, offer, draft, turn, temperature)
+        if earlier is None:
+            reply.request_hash = request
+            _hold(reply, offer, draft, most)
+        else:
+            replies.take_over(reply, earlier)
         insert(message, reply)
         attached.attach(message, images)
         is_budgeted = sessions.touch(
-            session, messages=2, title=title_of(text, images), model=chosen, key_id=key_id
+            session,
+            messages=2,
+            title=title_of(text, images),
+            model=chosen,
+            temperature=to_keep,
+            key_id=key_id,
         )
-        left = _reserved(reply, draft, key_id) if is_budgeted else None
-        _ring_on_commit(reply)
+        left = None
+        if earlier is None:
+            left = _reserved(reply, draft, key_id) if is_budgeted else None
+            _ring_on_commit(reply)
     return Turn(session, message, reply, left)
 
 
@@ -367,6 +436,7 @@ def _as_asked(
     said: str,
     session: Session | None,
     model_slug: str | None,
+    wish: Wish,
     parent: str | None,
     attachments: Sequence[str],
 ) -> Turn:
@@ -375,6 +445,7 @@ def _as_asked(
         admitted.message.content != said
         or (session is not None and admitted.session.pk != session.pk)
         or _is_of_another_model(admitted, model_slug)
+        or _is_at_another_temperature(admitted, wish)
         or (parent is not None and (admitted.message.parent_id or branches.FIRST) != parent)
         or [image.pk for image in shown] != list(dict.fromkeys(attachments))
     ):
@@ -387,6 +458,10 @@ def _is_of_another_model(admitted: Turn, model_slug: str | None) -> bool:
     return bool(model_slug) and model is not None and not catalogue.stands_for(model_slug or "", model)
 
 
+def _is_at_another_temperature(admitted: Turn, wish: Wish) -> bool:
+    return wish.temperature is not None and admitted.reply.temperature not in (None, wish.temperature)
+
+
 def _answer_once(
     user: User,
     asked: Message,
@@ -394,55 +469,66 @@ def _answer_once(
     turn: str,
     model_slug: str | None,
     bounds: Bounds,
+    wish: Wish,
     key_id: int | None,
 ) -> Turn:
-    """Another answer to `asked`, by default by the model of `old`."""
+    """Another answer to `asked`, by default by the model of `old` and at its temperature."""
     slug = model_slug or (old.model.slug if old.model else None)
 
     def answer() -> Turn:
-        return _answer(old.session, asked, slug, turn, bounds, key_id, is_chosen=bool(model_slug))
+        return _answer(old, asked, slug, turn, bounds, wish, key_id, is_chosen=bool(model_slug))
 
     admitted = _admitted_once(user, turn, answer)
-    if admitted.message.pk != asked.pk or _is_of_another_model(admitted, model_slug):
+    is_another = _is_of_another_model(admitted, model_slug) or _is_at_another_temperature(admitted, wish)
+    if admitted.message.pk != asked.pk or is_another:
         raise IdempotencyMismatch
     return admitted
 
 
 def _answer(
-    session: Session,
+    old: Message,
     asked: Message,
     model_slug: str | None,
     turn: str,
     bounds: Bounds,
+    wish: Wish,
     key_id: int | None,
     *,
     is_chosen: bool,
 ) -> Turn:
+    session = old.session
     conversation = prompts.Conversation(session.pk, tip=asked.pk)
     if conversation.writing is not None:
         raise StillWriting
     offer = _available(_offer(session, model_slug))
     most = _agreed(offer, bounds)
     draft = _fit(offer, conversation.asking(asked.pk))
+    temperature = wish.at(offer.model, old.temperature, session.temperature)
     with transaction.atomic():
-        reply = _reply(ids.new("msg"), asked, offer, draft, turn, most)
+        reply = _reply(ids.new("msg"), asked, offer, draft, turn, temperature)
+        reply.request_hash = reuse.request_hash(reply.user, offer.model, draft, temperature)
+        _hold(reply, offer, draft, most)
         insert(reply)
         chosen = offer.model if is_chosen else session.model
-        is_budgeted = sessions.touch(session, messages=1, model=chosen, key_id=key_id)
+        is_budgeted = sessions.touch(
+            session, messages=1, model=chosen, temperature=session.temperature, key_id=key_id
+        )
         left = _reserved(reply, draft, key_id) if is_budgeted else None
         _ring_on_commit(reply)
     return Turn(session, asked, reply, left)
 
 
 def _reply(
-    reply_id: str, message: Message, offer: Offer, draft: prompts.Draft, turn: str, most: int | None
+    reply_id: str,
+    message: Message,
+    offer: Offer,
+    draft: prompts.Draft,
+    turn: str,
+    temperature: Decimal | None,
 ) -> Message:
-    """The queued reply, with its hold and a snapshot of what it may cost. Runs inside the turn's transaction.
-
-    What was shown may be less than what is reckoned now, for what is known of a model's counting changes: then the reply
-    may be a little shorter, and `CostsMore` is raised where that would leave nothing useful."""
+    """The queued reply, with a snapshot of the rates that it may cost by."""
     model = offer.model
-    reply = Message(
+    return Message(
         id=reply_id,
         session=message.session,
         user=message.user,
@@ -457,31 +543,40 @@ def _reply(
         input_rate=model.input_rate,
         output_rate=model.output_rate,
         estimated_input_tokens=draft.likely,
+        temperature=temperature,
         max_output_tokens=model.max_output_tokens,
     )
-    if not model.is_free:
-        quote = _quote(offer, draft, 0)
-        amount = quote.at_most if most is None else min(most, quote.at_most)
-        if amount < quote.minimum:
-            raise CostsMore(data={"minimum": quote.minimum})
-        try:
-            hold = ledger.hold(
-                user=message.user,
-                amount=amount,
-                minimum=quote.minimum,
-                reference=reply.pk,
-                key=f"hold:{reply.pk}",
-            )
-        except ledger.Insufficient as error:
-            raise ledger.insufficient_tokens(error.data["currentBalance"], quote.at_most) from error
-        reply.hold_id, reply.held_tokens = hold.id, hold.amount
-        reply.value_idr_per_1k = hold.value_idr_per_1k
-        if hold.amount < quote.at_most:
-            reply.is_limited_by_balance = hold.balance == hold.held
-            reply.max_output_tokens = prompts.affordable_output(
-                model, tokens=hold.amount, input_tokens=draft.at_most
-            )
-    return reply
+
+
+def _hold(reply: Message, offer: Offer, draft: prompts.Draft, most: int | None) -> None:
+    """Hold what the reply may cost. Runs inside the turn's transaction.
+
+    What was shown may be less than what is reckoned now, for what is known of a model's counting changes: then the reply
+    may be a little shorter, and `CostsMore` is raised where that would leave nothing useful."""
+    model = offer.model
+    if model.is_free:
+        return
+    quote = _quote(offer, draft, 0)
+    amount = quote.at_most if most is None else min(most, quote.at_most)
+    if amount < quote.minimum:
+        raise CostsMore(data={"minimum": quote.minimum})
+    try:
+        hold = ledger.hold(
+            user=reply.user,
+            amount=amount,
+            minimum=quote.minimum,
+            reference=reply.pk,
+            key=f"hold:{reply.pk}",
+        )
+    except ledger.Insufficient as error:
+        raise ledger.insufficient_tokens(error.data["currentBalance"], quote.at_most) from error
+    reply.hold_id, reply.held_tokens = hold.id, hold.amount
+    reply.value_idr_per_1k = hold.value_idr_per_1k
+    if hold.amount < quote.at_most:
+        reply.is_limited_by_balance = hold.balance == hold.held
+        reply.max_output_tokens = prompts.affordable_output(
+            model, tokens=hold.amount, input_tokens=draft.at_most
+        )
 
 
 def _reserved(reply: Message, draft: prompts.Draft, key_id: int | None) -> budgets.Left | None:

@@ -7,6 +7,7 @@ page. Nothing that somebody typed is lost by an error: by htmx it stays where it
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from decimal import Decimal
 from functools import partial, wraps
 from typing import Any
 
@@ -38,6 +39,7 @@ from chat import (
     receipts,
     search,
     sessions,
+    temperatures,
     turns,
     viewers,
 )
@@ -57,7 +59,8 @@ MODEL_COOKIE = "model"
 class Said:
     """What the composer sends: the text, the model to answer it (None: as before), the id of the turn, the terms that it
     showed (None: it showed none), and the reply that it stood below (None: the newest). `edited` is the message in the
-    place of which this is said, `images` the ids of those that go with it."""
+    place of which this is said, `images` the ids of those that go with it, `temperature` what the chat is asked at from
+    here on (None: as before)."""
 
     text: str
     model: str | None
@@ -66,6 +69,7 @@ class Said:
     parent: str | None
     edited: str | None
     images: tuple[str, ...] = ()
+    temperature: Decimal | None = None
 
     @classmethod
     def of(cls, request: Request) -> "Said":
@@ -74,7 +78,10 @@ class Said:
             post.get(name) or None for name in ("model", "terms", "parent", "edited")
         )
         images = tuple(post.getlist("attachment"))[: 2 * attachments.MOST]
-        return cls(post.get("text", ""), model, post.get("turn", ""), terms, parent, edited, images)
+        temperature = temperatures.read(post.get("temperature", ""))
+        return cls(
+            post.get("text", ""), model, post.get("turn", ""), terms, parent, edited, images, temperature
+        )
 
 
 def of_a_chat(view: View) -> View:
@@ -176,7 +183,9 @@ def edits(request: Request, message_id: str) -> HttpResponse:
     """GET shows a message of one's own to be said otherwise, POST says it."""
     if request.method != "POST":
         message = sessions.message(request.user, message_id)
-        return _edit(request, message, text=message.content, model=request.GET.get("model") or None)
+        model = request.GET.get("model") or None
+        temperature = temperatures.read(request.GET.get("temperature", ""))
+        return _edit(request, message, text=message.content, model=model, temperature=temperature)
     said = replace(Said.of(request), edited=message_id)
     return _send(request, sessions.message(request.user, message_id).session, said)
 
@@ -365,6 +374,8 @@ def _turn(request: Request, found: Session | None, said: Said) -> Turn:
             model_slug=said.model,
             terms=said.terms,
             attachments=said.images,
+            temperature=said.temperature,
+            keeps_temperature=True,
         )
     return turns.start(
         user=user,
@@ -375,18 +386,22 @@ def _turn(request: Request, found: Session | None, said: Said) -> Turn:
         terms=said.terms,
         parent=said.parent,
         attachments=said.images,
+        temperature=said.temperature,
+        keeps_temperature=True,
     )
 
 
 def _quote(request: Request, found: Session | None, said: Said) -> Quote:
-    user, text, slug, images = request.user, said.text, said.model, said.images
+    what: dict[str, Any] = {
+        "user": request.user,
+        "text": said.text,
+        "model_slug": said.model,
+        "attachments": said.images,
+        "temperature": said.temperature,
+    }
     if said.edited:
-        return turns.quote_of_edit(
-            user=user, message_id=said.edited, text=text, model_slug=slug, attachments=images
-        )
-    return turns.quote(
-        user=user, session=found, text=text, model_slug=slug, parent=said.parent, attachments=images
-    )
+        return turns.quote_of_edit(message_id=said.edited, **what)
+    return turns.quote(session=found, parent=said.parent, **what)
 
 
 def _ask_again(request: Request, reply_id: str, act: Callable[..., Turn]) -> HttpResponse:
@@ -440,6 +455,7 @@ def _edit(
     text: str,
     images: Sequence[str] | None = None,
     model: str | None = None,
+    temperature: Decimal | None = None,
     status: int = 200,
     **context: Any,
 ) -> HttpResponse:
@@ -455,7 +471,12 @@ def _edit(
     }
     try:
         context["quote"] = turns.quote_of_edit(
-            user=request.user, message_id=message.pk, text=text, model_slug=model, attachments=wanted
+            user=request.user,
+            message_id=message.pk,
+            text=text,
+            model_slug=model,
+            attachments=wanted,
+            temperature=temperature,
         )
     except Problem as problem:
         context["problem"] = problem.message
@@ -479,7 +500,15 @@ def _regenerate(request: Request, reply: Message, problem: Problem | None = None
 def _drawn_again(request: Request, session_id: str, said: Said) -> HttpResponse:
     found = sessions.get(request.user, session_id)
     kept = attachments.drafts(request.user, said.images)
-    return _session(request, found, at=said.parent, text=said.text, model=said.model, images=kept)
+    return _session(
+        request,
+        found,
+        at=said.parent,
+        text=said.text,
+        model=said.model,
+        temperature=said.temperature,
+        images=kept,
+    )
 
 
 def _gone(request: Request, said: Said) -> HttpResponse:
@@ -496,6 +525,7 @@ def _gone(request: Request, said: Said) -> HttpResponse:
         text=said.text,
         images=attachments.drafts(request.user, said.images),
         model=said.model,
+        temperature=said.temperature,
         status=NotFound.status,
         notice=_("This chat was deleted."),
         reason=_("Your text is kept. Send it, and it begins a new chat.") if said.text else "",
@@ -554,14 +584,16 @@ def _page_with(
             text=said.text,
             images=said.images,
             model=said.model,
+            temperature=said.temperature,
             status=status,
             **context,
         )
     context["images"] = attachments.drafts(request.user, said.images)
+    context |= {"text": said.text, "model": said.model, "temperature": said.temperature}
     if found is not None:
         at = retried.pk if retried else said.parent
-        return _session(request, found, at=at, text=said.text, model=said.model, status=status, **context)
-    return _home(request, text=said.text, model=said.model, status=status, **context)
+        return _session(request, found, at=at, status=status, **context)
+    return _home(request, status=status, **context)
 
 
 def _packages(
@@ -607,11 +639,17 @@ def _needed(request: Request, problem: Problem | None) -> int:
 
 
 def _home(
-    request: Request, *, text: str = "", model: str | None = None, status: int = 200, **context: Any
+    request: Request,
+    *,
+    text: str = "",
+    model: str | None = None,
+    temperature: Decimal | None = None,
+    status: int = 200,
+    **context: Any,
 ) -> HttpResponse:
     context |= {
         "text": text,
-        "picker": picker.of(model),
+        "picker": picker.of(model, temperature),
         "greeting": greeting(request.user.name, timezone.localtime()),
         "prompts": prompts(),
     }
@@ -626,14 +664,17 @@ def _session(
     before: str | None = None,
     text: str = "",
     model: str | None = None,
+    temperature: Decimal | None = None,
     status: int = 200,
     **context: Any,
 ) -> HttpResponse:
+    slug = model or (found.model.slug if found.model else None)
+    asked_at = temperatures.kept(found) if temperature is None else temperature
     context |= {
         **_thread(found, at=at, before=before),
         "is_earlier": bool(before),
         "text": text,
-        "picker": picker.of(model or (found.model.slug if found.model else None)),
+        "picker": picker.of(slug, asked_at),
     }
     return render(request, "chat/session.html", context, status=status)
 

@@ -220,6 +220,7 @@ class TestSessions:
             "title": "Diskusi JWT",
             "serviceType": "external_llm",
             "model": "sim-echo-at-100",
+            "temperature": None,
             "messageCount": 0,
             "totalTokensUsed": 0,
             "lastMessageAt": None,
@@ -286,6 +287,8 @@ class TestSessions:
             "createdAt": reply["createdAt"],
             "state": "stopped",
             "model": "sim-words-5-at-100",
+            "temperature": 0.7,
+            "reused": False,
         }
         assert (found["messageCount"], found["title"]) == (2, "Jelaskan tentang JWT")
         assert found["lastMessageAt"] is not None

@@ -1,15 +1,17 @@
 """Replies as programs get them, from the product's own processes: whole, in pieces, failed, deleted meanwhile."""
 
 import re
+from typing import Any
 
 import pytest
 
+from aleph import ids
 from aleph.accounts.models import User
 from chat.models import Message
 from tests import people
 from tests.product import Product, Visitor, simulated_model
 from tests.programs import ROOT, events_of, session_of
-from tests.stories_of_chat import available, calls_of, ending_of, held
+from tests.stories_of_chat import available, calls_of, ending_of, held, special_model
 
 JSON = "application/json"
 
@@ -43,6 +45,8 @@ def test_a_message_is_answered_with_the_whole_reply(program: Visitor, alice: Use
             "model": "sim-words-5-at-100",
             "provider": "openai",
             "answeredBy": "sim-words-5-2026-09-01",
+            "temperature": 0.7,
+            "reused": False,
         },
     }
     assert reply.tokens_used > 0
@@ -223,3 +227,58 @@ def test_a_message_to_an_earlier_reply_begins_a_branch(program: Visitor, alice: 
     assert program.post(say, json=body, headers={"Idempotency-Key": "once"}).json()["data"] == again
     other = {**body, "parentId": left["messageId"]}
     assert program.post(say, json=other, headers={"Idempotency-Key": "once"}).status_code == 422
+
+
+def test_the_same_question_at_temperature_0_is_answered_from_before(program: Visitor, alice: User) -> None:
+    User.objects.filter(pk=alice.pk).update(reuses_replies=True)
+    say = f"{session_of(program, 'sim-words-5')}/messages"
+    exactly = {"content": "Tell me a story", "temperature": 0}
+    first = program.post(say, json=exactly).json()["data"]
+    assert (first["temperature"], first["reused"], "reusedFrom" in first) == (0, False, False)
+    body = {"serviceType": "external_llm", "model": simulated_model("sim-words-5"), "temperature": 0}
+    made = program.post(f"{ROOT}/sessions", json=body).json()["data"]
+    assert made["temperature"] == 0
+    say = f"{ROOT}/sessions/{made['id']}/messages"
+    again = program.post(say, json={"content": exactly["content"]}).json()["data"]
+    assert (again["reused"], again["reusedFrom"]) == (True, first["messageId"])
+    assert (again["content"], again["tokensUsed"]) == (first["content"], 0)
+    read = program.get(f"{ROOT}/sessions/{made['id']}").json()["data"]["messages"][1]
+    assert (read["reused"], read["reusedFrom"], read["temperature"]) == (True, first["messageId"], 0)
+    anew = program.post(f"{say}/{again['messageId']}/retries", json={}).json()["data"]
+    assert (anew["reused"], anew["temperature"], anew["tokensUsed"] > 0) == (False, 0, True)
+
+
+def test_who_wants_no_reuse_says_so_and_a_stream_has_the_whole_text_of_one(
+    program: Visitor, alice: User
+) -> None:
+    User.objects.filter(pk=alice.pk).update(reuses_replies=True)
+    exactly = {"content": "Tell me a story", "temperature": 0}
+
+    def told(**more: bool) -> Any:
+        return program.post(f"{session_of(program, 'sim-words-5')}/messages", json=exactly | more).json()[
+            "data"
+        ]
+
+    assert [told()["reused"], told(reuse=False)["reused"], told()["reused"]] == [False, False, True]
+    say = f"{session_of(program, 'sim-words-5')}/messages"
+    answer = program.post(say, json=exactly, headers={"Accept": "text/event-stream"}, stream=True)
+    start, delta, done = events_of(answer)
+    assert (start[0], delta[1]["text"], done[0]) == ("start", "word1 word2 word3 word4 word5 ", "done")
+    assert done[1]["data"]["reused"]
+
+
+def test_a_model_that_takes_no_temperature_says_so(program: Visitor) -> None:
+    model = special_model(ids.new("mod").lower(), takes_temperature=False).slug
+    body = {"serviceType": "external_llm", "model": model, "temperature": 0}
+    made = program.post(f"{ROOT}/sessions", json=body).json()["data"]
+    say = f"{ROOT}/sessions/{made['id']}/messages"
+    refused = program.post(say, json={"content": "Halo", "temperature": 0})
+    assert (refused.status_code, refused.json()["code"]) == (400, "TEMPERATURE_NOT_TAKEN")
+    assert program.post(say, json={"content": "Halo"}).json()["data"]["temperature"] is None
+    wrong = program.post(say, json={"content": "Halo", "temperature": 2.5}).json()
+    assert list(wrong["data"]["fields"]) == ["temperature"]
+
+
+def test_an_empty_key_is_no_key(program: Visitor) -> None:
+    say = f"{session_of(program, 'sim-words-5')}/messages"
+    assert program.post(say, json={"content": "Halo"}, headers={"Idempotency-Key": ""}).status_code == 400

@@ -196,3 +196,15 @@ class TestThePage:
         part = client.get("/usage/suggestions").content.decode()
         assert "&lt;script&gt;" in part
         assert "<html" not in part
+
+    def test_leads_to_the_setting_that_makes_a_repeated_message_free_and_says_how_once_it_is_on(self) -> None:
+        alice = people.alice()
+        for _each in range(3):
+            said(alice, chat_of(alice), "Write a summary of our opening hours", tokens=7)
+        client = Client(headers={"accept-language": "en"})
+        client.force_login(alice)
+        assert 'href="/settings#reuse"' in client.get("/usage/suggestions").content.decode()
+        User.objects.filter(pk=alice.pk).update(reuses_replies=True)
+        page = client.get("/usage/suggestions").content.decode()
+        assert "/settings#reuse" not in page
+        assert "At temperature 0" in page

@@ -151,6 +151,7 @@ def _usual(call: TokenUsage) -> Usual | None:
             )
         )
         .exclude(pk=call.pk)
+        .exclude(source=TokenUsage.Source.REUSED)
         .order_by("-created_at")
         .values_list("total_cost_usd", "corrected_usd", "input_tokens", "output_tokens")
     )

@@ -329,7 +329,9 @@ class TimeIndex(models.Index):
 
 
 class TokenUsage(models.Model):
-    """One call to a provider. The classes of tokens are disjoint; null means that nobody said, never 0."""
+    """One call to a provider. The classes of tokens are disjoint; null means that nobody said, never 0.
+
+    What was answered without a call, from an earlier answer, is here as well: `source` says so, and it counts 0."""
 
     class Status(models.TextChoices):
         COMPLETE = "complete", _("complete")
@@ -341,6 +343,9 @@ class TokenUsage(models.Model):
         REPORTED = "reported", _("reported")
         PARTIAL = "partial", _("partly estimated")
         ESTIMATED = "estimated", _("estimated")
+        REUSED = "reused", _("reused")
+
+    UNSURE: ClassVar[tuple[str, ...]] = ("partial", "estimated")
 
     id = models.CharField(primary_key=True, max_length=ids.LENGTH)
     user = models.ForeignKey(
@@ -362,7 +367,7 @@ class TokenUsage(models.Model):
     operation = models.CharField(_("operation"), max_length=40)
     operation_id = models.CharField(_("operation id"), max_length=64)
     attempt = models.PositiveSmallIntegerField(_("attempt"), default=1)
-    session = models.CharField(_("chat"), max_length=ids.LENGTH, blank=True)
+    session = models.CharField(_("session"), max_length=ids.LENGTH, blank=True)
 
     provider = models.CharField(_("provider"), max_length=40)
     model = models.CharField(
@@ -470,7 +475,7 @@ class TokenUsage(models.Model):
 
     @property
     def is_estimated(self) -> bool:
-        return self.source != self.Source.REPORTED
+        return self.source in self.UNSURE
 
     @property
     def cost_usd(self) -> Decimal | None:

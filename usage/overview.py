@@ -217,9 +217,7 @@ def _before(user: User, wish: Wish) -> Before:
     calls = TokenUsage.objects.filter(wish.narrowing, user=user, created_at__gte=since, created_at__lt=until)
     tokens = Sum(F("input_tokens") + F("output_tokens"))
     rows = list(
-        costs.sums(
-            calls, "user_id", costs={"cost": None}, others={"number": Count("*"), "tokens": tokens}
-        )
+        costs.sums(calls, "user_id", costs={"cost": None}, others={"number": Count("*"), "tokens": tokens})
     )
     return Before(
         calls=sum(row["number"] for row in rows),

@@ -52,7 +52,7 @@ SUMS: dict[str, Any] = {
     "calls": Count("id"),
     "failed": Count("id", filter=Q(status=TokenUsage.Status.FAILED)),
     "interrupted": Count("id", filter=Q(status=TokenUsage.Status.INTERRUPTED)),
-    "estimated": Count("id", filter=~Q(source=TokenUsage.Source.REPORTED)),
+    "estimated": Count("id", filter=Q(source__in=TokenUsage.UNSURE)),
     "flagged": Count("id", filter=Q(flagged=True)),
     "unpriced": Count("id", filter=Q(price=None)),
     **{f"sum_{name}": Sum(name, default=0) for name in COUNTED},

@@ -72,7 +72,7 @@ class SignupForm(AllauthSignupForm):
 class SettingsForm(forms.ModelForm):
     class Meta:
         model = User
-        fields = ("name", "language", "time_zone", "shows_costs")
+        fields = ("name", "language", "time_zone", "shows_costs", "reuses_replies")
         widgets: ClassVar[dict[str, forms.Widget]] = {
             "name": forms.TextInput(attrs={"autocomplete": "name"}),
         }

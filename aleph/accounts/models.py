@@ -60,6 +60,15 @@ class User(AbstractBaseUser, PermissionsMixin):
         db_default=True,  # while one process after the other is replaced, the old ones know no such column
         help_text=_("Tokens and rupiah, of each reply and of the whole chat. Receipts stay within reach."),
     )
+    reuses_replies = models.BooleanField(
+        _("Reuse my own answers"),
+        default=False,
+        db_default=False,
+        help_text=_(
+            "The same question in the same conversation at temperature 0 is answered from what the model said before, at no"
+            " cost. Nobody else’s answers are ever used."
+        ),
+    )
     is_staff = models.BooleanField(_("staff"), default=False)
     is_active = models.BooleanField(_("active"), default=True)
     date_joined = models.DateTimeField(_("joined"), default=timezone.now)

@@ -7,7 +7,7 @@ from django.template import Context
 from django.utils.safestring import SafeString
 from django.utils.translation import get_language
 
-from chat import catalogue, picker, receipts, sources
+from chat import catalogue, picker, receipts, sources, temperatures
 from chat.models import Message
 from chat.render import render
 
@@ -18,6 +18,7 @@ register.filter("source", sources.of)
 register.simple_tag(receipts.rupiah_of, name="worth_of")
 
 register.filter("provider_name", sources.provider_name)
+register.filter("temperature", temperatures.shown)
 
 REMEMBERED = 256
 """Replies that a process keeps rendered: a long chat is drawn again at every visit, and its replies do not change."""

@@ -3,7 +3,7 @@
 const picker = document.querySelector('[data-picker]')
 const filter = picker.querySelector('#filter')
 const models = [...picker.querySelectorAll('[data-model]')]
-const groups = [...picker.querySelectorAll('fieldset')]
+const groups = [...picker.querySelectorAll('.picker__group')]
 const none = picker.querySelector('[data-none]')
 const isNewChat = document.querySelector('[data-composer="new"]') !== null
 
@@ -28,6 +28,7 @@ filter.addEventListener('keydown', event => {
 
 picker.addEventListener('change', event => {
   if (event.target.name === 'model') chosen(event.target)
+  if (event.target.name === 'temperature') tempered(event.target)
 })
 
 // A click chooses and closes; arrow keys try out, and Enter closes.
@@ -59,6 +60,11 @@ function chosen(input) {
     const secure = location.protocol === 'https:' ? '; secure' : ''
     document.cookie = `model=${encodeURIComponent(input.value)}; path=/; max-age=31536000; samesite=lax${secure}`
   }
+  document.dispatchEvent(new Event('model'))
+}
+
+function tempered(input) {
+  document.querySelector('[data-chosen-step]').textContent = input.closest('[data-step]').dataset.step
   document.dispatchEvent(new Event('model'))
 }
 
