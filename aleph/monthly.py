@@ -19,11 +19,11 @@ from django.views.decorators.http import require_safe
 
 from aleph import paper, rates, sheets
 from aleph.accounts.models import User
+from aleph.pages import page as guarded
 from aleph.problems import NotFound
 from aleph.templatetags.aleph import count, rupiah, signed
 from billing import monthly
 from billing.models import Transfer
-from billing.views import page as guarded
 from usage import reports
 
 Kind = Transfer.Kind

@@ -13,8 +13,8 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from aleph import erasure, exports, rates
 from aleph.accounts.models import User
+from aleph.pages import page as guarded
 from billing import ledger
-from billing.views import page as guarded
 
 
 @require_safe

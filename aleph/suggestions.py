@@ -19,8 +19,8 @@ from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_POST, require_safe
 
 from aleph.accounts.models import Dismissal, User
+from aleph.pages import page as guarded
 from aleph.prepared import planned_anew
-from billing.views import page as guarded
 from chat import catalogue
 from chat.models import ChatModel, Message
 from usage.models import TokenUsage

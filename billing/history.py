@@ -11,9 +11,9 @@ from django.views.decorators.http import require_safe
 
 from aleph import rates, sheets
 from aleph.accounts.models import User
+from aleph.pages import page as guarded
 from billing import statements
 from billing.models import Transfer, Unit
-from billing.views import page as guarded
 
 BATCH = 500
 """Entries that a CSV reads at a time."""

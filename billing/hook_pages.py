@@ -22,10 +22,10 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from aleph import outbound, rates
 from aleph.accounts.entrance import signed_in
 from aleph.accounts.models import User
+from aleph.pages import page as guarded
 from aleph.problems import Problem
 from billing import hooks
 from billing.models import Notice, WebhookAttempt, WebhookDelivery, WebhookEndpoint
-from billing.views import page as guarded
 
 State = WebhookDelivery.State
 KINDS = [(kind.value, kind.label) for kind in Notice.Kind if kind in hooks.EVENTS]

@@ -14,10 +14,10 @@ from django.views.decorators.http import require_safe
 
 from aleph.accounts.entrance import posted
 from aleph.accounts.models import User
+from aleph.pages import page as guarded
 from billing import mailing, notices
 from billing.amounts import AmountField
 from billing.models import Notice
-from billing.views import page as guarded
 
 PLACES = {
     Notice.Kind.PURCHASE: "billing:receipt",

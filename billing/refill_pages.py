@@ -12,12 +12,12 @@ from django.views.decorators.http import require_safe
 
 from aleph.accounts.entrance import posted
 from aleph.accounts.models import User
+from aleph.pages import page as guarded
 from aleph.problems import InvalidRequest, NotFound
 from aleph.templatetags.aleph import count, rupiah
 from billing import ledger, purchases, refills
 from billing.amounts import AmountField
 from billing.models import Package
-from billing.views import page as guarded
 
 
 class RefillForm(forms.Form):

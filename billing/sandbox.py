@@ -17,11 +17,11 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from aleph import ids
 from aleph.accounts.models import User
+from aleph.pages import page
 from billing import topups
 from billing.gateways.base import GatewayError
 from billing.gateways.sandbox import MERCHANT, Sandbox
 from billing.models import SandboxPayment, TopUp
-from billing.views import page
 
 log = structlog.get_logger(__name__)
 

@@ -19,10 +19,10 @@ from django.views.decorators.http import require_http_methods, require_safe
 from aleph import rates
 from aleph.accounts.entrance import posted
 from aleph.accounts.models import User
+from aleph.pages import page
 from aleph.problems import InvalidRequest, Problem, noting_delay
 from billing import amounts, ledger, topups
 from billing.models import TopUp
-from billing.views import page
 
 CHIPS_IDR = (50_000, 100_000, 200_000, 500_000, 1_000_000)
 STEP_IDR = 10_000

@@ -3,32 +3,27 @@
 They work without JavaScript, and every query starts from the person who is signed in.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
 from typing import Self, cast
 
 from django.http import HttpRequest, HttpResponse, QueryDict
-from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.http import urlencode
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from aleph import rates
-from aleph.accounts.entrance import posted, signed_in
+from aleph.accounts.entrance import posted
 from aleph.accounts.models import User
-from aleph.problems import Problem, noting_delay
+from aleph.pages import page
+from aleph.problems import Problem
 from billing import ledger, receipts, statements, topups
 from billing import purchases as shop
 from billing.models import Package, QuantityDiscount
 
 LATEST = 8
 """Entries of the history on the overview; the others have a page of their own."""
-
-View = Callable[..., HttpResponseBase]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +63,6 @@ class Pace:
 
     used: int
     days_left: int | None
-
-
-def page(view: View) -> View:
-    """A page of the person who is signed in, of which nobody keeps a copy. Expected errors become a page of their own."""
-
-    @wraps(view)
-    def guarded(request: HttpRequest, *args: str, **kwargs: str) -> HttpResponseBase:
-        try:
-            return view(request, *args, **kwargs)
-        except Problem as problem:
-            whole = render(request, "shell/problem.html", {"problem": problem}, status=problem.status)
-            return noting_delay(whole, problem)
-
-    return never_cache(signed_in(guarded))
 
 
 @require_safe

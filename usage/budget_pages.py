@@ -1,27 +1,24 @@
 """The pages of budgets: how each stands, a form for another one, and one page for each with its terms and its history."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from functools import wraps
 from typing import Any, cast
 
 from django import forms
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.utils.formats import date_format, number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from aleph.accounts.entrance import signed_in
 from aleph.accounts.models import ApiKey, User
-from aleph.problems import Problem, noting_delay
+from aleph.pages import page
+from aleph.problems import Problem
 from usage import budget_terms, budgets
 from usage.budgets import Action, Every, Scope, Unit
 from usage.models import Budget, BudgetPeriod
@@ -175,23 +172,6 @@ class BudgetForm(TermsForm):
             api_key=budget_terms.key_of(user, int(number)) if kind == "key" else None,
             company=budget_terms.company_of(user, int(number)) if kind == "company" else None,
         )
-
-
-View = Callable[..., HttpResponseBase]
-
-
-def page(view: View) -> View:
-    """A page of the person who is signed in, of which nobody keeps a copy. Expected errors become a page of their own."""
-
-    @wraps(view)
-    def guarded(request: HttpRequest, *args: str, **kwargs: str) -> HttpResponseBase:
-        try:
-            return view(request, *args, **kwargs)
-        except Problem as problem:
-            whole = render(request, "shell/problem.html", {"problem": problem}, status=problem.status)
-            return noting_delay(whole, problem)
-
-    return never_cache(signed_in(guarded))
 
 
 @require_safe

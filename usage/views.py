@@ -1,8 +1,6 @@
 """The usage pages: what a person's own calls used and cost, and why."""
 
-from collections.abc import Callable
 from decimal import Decimal
-from functools import wraps
 from typing import cast
 
 from django.contrib.auth.decorators import login_required
@@ -15,7 +13,7 @@ from django.views.decorators.http import require_safe
 
 from aleph import charts, rates, sheets
 from aleph.accounts.models import User
-from aleph.problems import Problem, noting_delay
+from aleph.pages import page
 from aleph.templatetags.aleph import signed
 from usage import (
     budget_pages,
@@ -31,28 +29,11 @@ from usage import (
 from usage.models import TokenUsage
 from usage.wishes import COST, DAY, DEAREST, GRAINS, MONTH, PRESETS, Wish
 
-View = Callable[..., HttpResponseBase]
-
 KEPT = ("by", "show", "session", "sort")
 """What of an address the form of the filters says again without showing it."""
 
 
-def page(view: View) -> View:
-    """For people who are signed in; expected errors become a page."""
-
-    @login_required
-    @require_safe
-    @wraps(view)
-    def guarded(request: HttpRequest, *args: str, **kwargs: str) -> HttpResponseBase:
-        try:
-            return view(request, *args, **kwargs)
-        except Problem as problem:
-            whole = render(request, "shell/problem.html", {"problem": problem}, status=problem.status)
-            return noting_delay(whole, problem)
-
-    return guarded
-
-
+@require_safe
 @page
 def home(request: HttpRequest) -> HttpResponse:
     """What the address does not say in a way that makes sense, the page takes as it usually is."""
@@ -137,6 +118,7 @@ WRITING = "+"
 """After the newest call's id, what a page that saw something being written has seen: its end is a change, too."""
 
 
+@require_safe
 @page
 def as_csv(request: HttpRequest) -> HttpResponseBase:
     """The calls that the page shows, all of them."""
@@ -150,6 +132,7 @@ def as_csv(request: HttpRequest) -> HttpResponseBase:
     )
 
 
+@require_safe
 @page
 def call(request: HttpRequest, call_id: str) -> HttpResponse:
     return render(request, "usage/call.html", {"explained": explained.of(cast(User, request.user), call_id)})
