@@ -75,6 +75,8 @@ INCOMPLETE = {"admin:view_on_site", "admin:autocomplete"}
 """Places that make sense only with more in their address than a walk can know."""
 
 NOTHING_HERE = {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
+NOTHING_TO_SEE = NOTHING_HERE | {HTTPStatus.SEE_OTHER}
+"""Whoever merely goes to where a form is sent may be led to the form, which asks again who he is."""
 WHO = ("guest", "alice", "carol", "dewi")
 
 PRIVATE = {
@@ -339,14 +341,14 @@ class TestEveryPlace:
         if place.name in OPEN:
             assert answer.status_code < HTTPStatus.BAD_REQUEST
         else:
-            assert asks_to_sign_in(answer) or answer.status_code in {*NOTHING_HERE}
+            assert asks_to_sign_in(answer) or answer.status_code in NOTHING_TO_SEE
         assert SECRET not in text_of(answer)
 
     @every_place
     def test_answers_its_owner(self, world: World, place: Place) -> None:
         answer = world.visit(place, "alice")
 
-        fine = {HTTPStatus.OK, HTTPStatus.FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
+        fine = {HTTPStatus.OK, HTTPStatus.FOUND, HTTPStatus.SEE_OTHER, HTTPStatus.METHOD_NOT_ALLOWED}
         if place.name in SIGNED:
             fine = {HTTPStatus.UNAUTHORIZED, HTTPStatus.METHOD_NOT_ALLOWED}
         assert answer.status_code in ({HTTPStatus.FOUND, HTTPStatus.FORBIDDEN} if place.is_admin else fine)
@@ -356,7 +358,7 @@ class TestEveryPlace:
         answer = world.visit(place, "carol")
 
         if place.is_private:
-            assert answer.status_code in NOTHING_HERE
+            assert answer.status_code in NOTHING_TO_SEE
         assert answer.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
         assert SECRET not in text_of(answer)
 
@@ -365,7 +367,7 @@ class TestEveryPlace:
         answer = world.visit(place, "dewi")
 
         if place.is_private:
-            assert answer.status_code in NOTHING_HERE
+            assert answer.status_code in NOTHING_TO_SEE
             assert SECRET not in text_of(answer)
         elif place.is_admin and place.name not in INCOMPLETE:
             # Some rows are written by nobody.
