@@ -89,10 +89,6 @@ class Line:
     said: str
     y: int
 
-    @property
-    def key_y(self) -> int:
-        return self.y - 9
-
 
 @dataclass(frozen=True, slots=True)
 class Stack:

@@ -5,6 +5,7 @@ many calls there are. Money is what was charged, valued at what its owner had la
 providers ask, in rupiah by the day's rate.
 """
 
+import heapq
 import zoneinfo
 from collections import defaultdict
 from collections.abc import Sequence
@@ -455,22 +456,22 @@ def _provider(row: dict[str, Any], state: str) -> ProviderLine:
 def people(period: Period) -> People:
     last = period.until - timedelta(microseconds=1)
     used = rollups.people(period.since.astimezone(UTC).date(), last.astimezone(UTC).date())
-    top = sorted(used.values(), key=lambda row: (-row["charged_tokens"], -row["total_tokens"]))[:TOP]
-    emails = dict(User.objects.filter(pk__in=[row["user_id"] for row in top]).values_list("pk", "email"))
+    top = heapq.nsmallest(TOP, used, key=lambda person: (-person.charged_tokens, -person.total_tokens))
+    emails = dict(User.objects.filter(pk__in=[person.user_id for person in top]).values_list("pk", "email"))
     return People(
         active=len(used),
-        paid=sum(row["charged_tokens"] > 0 for row in used.values()),
+        paid=sum(person.charged_tokens > 0 for person in used),
         signed_up=User.objects.filter(date_joined__gte=period.since, date_joined__lt=period.until).count(),
         top=[
             Person(
-                email=emails.get(row["user_id"], ""),
-                user_id=row["user_id"],
-                calls=row["calls"],
-                tokens=row["total_tokens"],
-                charged_tokens=row["charged_tokens"],
-                cost_usd=row["total_cost_usd"],
+                email=emails.get(person.user_id, ""),
+                user_id=person.user_id,
+                calls=person.calls,
+                tokens=person.total_tokens,
+                charged_tokens=person.charged_tokens,
+                cost_usd=person.total_cost_usd,
             )
-            for row in top
+            for person in top
         ],
     )
 

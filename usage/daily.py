@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -20,8 +20,7 @@ from usage.models import TokenUsage, name_for_people
 DAY = timedelta(days=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """The calls of one model and operation on one day, or on a part of one that a cut divides; `begins` says which. Or what
     corrections add to their cost."""
 

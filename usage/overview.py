@@ -47,6 +47,16 @@ class Sums:
         self.unpriced += row.unpriced
         self.cost_by_day[row.day] += row.cost_usd
 
+    def take_in(self, part: "Sums") -> None:
+        self.calls += part.calls
+        self.tokens += part.tokens
+        self.input_tokens += part.input_tokens
+        self.output_tokens += part.output_tokens
+        self.cost_usd += part.cost_usd
+        self.unpriced += part.unpriced
+        for day, usd in part.cost_by_day.items():
+            self.cost_by_day[day] += usd
+
     def cost_idr(self, rates: Rates) -> int | None:
         return rates.in_idr(self.cost_by_day.items())
 
@@ -129,11 +139,14 @@ def of(user: User, wish: Wish, rates: Rates, calls: Daily | None = None) -> Over
     place = places_of(columns)
     tokens: dict[str, list[int]] = defaultdict(lambda: [0] * len(columns))
     costs: dict[str, list[Decimal]] = defaultdict(lambda: [Decimal(0)] * len(columns))
+    parts: dict[tuple[str, str], Sums] = defaultdict(Sums)
     for row in wanted:
-        for sums in (whole, by_model[row.name], by_operation[row.operation]):
-            sums.add(row)
+        parts[row.name, row.operation].add(row)
         tokens[row.name][place[row.day]] += row.tokens
         costs[row.name][place[row.day]] += row.cost_usd
+    for (name, operation), part in parts.items():
+        for sums in (whole, by_model[name], by_operation[operation]):
+            sums.take_in(part)
     order = sorted(by_model, key=lambda name: (-by_model[name].tokens, name))
     return Overview(
         whole=whole,

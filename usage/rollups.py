@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import connection, transaction
 from django.db.models import Count, Min, Q, QuerySet, Sum
@@ -162,20 +162,23 @@ def totals(
     return _merged([*_grouped(past, by, again), *_of_calls(fresh, by, first, costs_too=costs_too)], by)
 
 
-def people(since: date, until: date) -> dict[int, dict[str, Any]]:
-    """What each person used from `since` to `until`, both days of UTC included: calls, tokens, cost, charge. For days
-    that are added up; the calls of today are not in it."""
-    rows = (
-        UsageDay.objects.filter(day__gte=since, day__lte=until, user__isnull=False)
-        .values("user_id")
-        .annotate(
-            **{
-                f"sum_{name}": Sum(name)
-                for name in ("calls", "total_tokens", "charged_tokens", "total_cost_usd")
-            }
-        )
-    )
-    return {row["user_id"]: _named(row) for row in rows}
+class OfPerson(NamedTuple):
+    """What a person used."""
+
+    user_id: int
+    calls: int
+    total_tokens: int
+    charged_tokens: int
+    total_cost_usd: Decimal
+
+
+def people(since: date, until: date) -> list[OfPerson]:
+    """What each person used from `since` to `until`, both days of UTC included. For days that are added up; the calls of
+    today are not in it."""
+    summed = ("calls", "total_tokens", "charged_tokens", "total_cost_usd")
+    days = UsageDay.objects.filter(day__gte=since, day__lte=until, user__isnull=False)
+    rows = days.values("user_id").annotate(**{f"sum_{name}": Sum(name) for name in summed})
+    return [OfPerson(*row) for row in rows.values_list("user_id", *(f"sum_{name}" for name in summed))]
 
 
 def charged_before(moment: datetime) -> int:
