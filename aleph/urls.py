@@ -6,7 +6,7 @@ from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiJsonRenderer2
 from drf_spectacular.views import SpectacularJSONAPIView
 from rest_framework.permissions import AllowAny
 
-from aleph import api, docs, health, monthly, personal_pages, scrape, suggestions, usage_events
+from aleph import api, docs, health, live_figures, monthly, personal_pages, scrape, suggestions, usage_events
 from billing import office, transactions_api
 from chat import token_api
 
@@ -49,6 +49,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("billing/statements/<str:month>/csv", monthly.as_csv, name="statement_csv"),
     path("billing/statements/<str:month>/pdf", monthly.as_pdf, name="statement_pdf"),
     path("", include("billing.urls")),
+    path("usage/figures", live_figures.stream, name="figures"),
     path("usage/suggestions", suggestions.page, name="suggestions"),
     path("usage/suggestions/unwanted", suggestions.unwanted, name="unwanted"),
     path("", include("usage.urls")),

@@ -171,7 +171,7 @@ def people_to_ask() -> dict[str, User]:
     return {"the busiest": everybody[0], "an ordinary one": everybody[everybody.count() // 2]}
 
 
-PLACES = ("/usage", "/usage?days=7", "/usage?days=90", "/usage/figures", "/usage/csv?days=90")
+PLACES = ("/usage", "/usage?days=7", "/usage?days=90", "/usage/csv?days=90")
 ENDPOINTS = (
     "/api/tokens/stats",
     "/api/tokens/history?limit=50",

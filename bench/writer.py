@@ -72,6 +72,7 @@ def write(replies: list[Message], chunks: int, interval_s: float) -> None:
             text = f"w{int(time.monotonic() * 1e6)} "
             publisher.append(
                 reply_id=reply.pk,
+                user_id=reply.user_id,
                 epoch=1,
                 offset=len(reply.content),
                 byte_offset=len(reply.content),
@@ -89,7 +90,7 @@ def close(replies: list[Message]) -> None:
         reply.state, reply.epoch, reply.lease_until = "complete", 2, None
     Message.objects.bulk_update(replies, ["content", "state", "epoch", "lease_until"], batch_size=200)
     for reply in replies:
-        stream.end(reply.pk, 1)
+        stream.end(reply.pk, 1, user_id=reply.user_id)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import cast
 
 from django.db import InterfaceError, OperationalError
-from django.http import HttpRequest, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.template.loader import render_to_string
 from django.utils import timezone, translation
 
@@ -67,6 +67,15 @@ class EventStream(StreamingHttpResponse):
         async with aclosing(cast(AsyncGenerator[str, None], aiter(self.events))) as events:
             async for event in events:
                 yield event.encode()
+
+
+def refusal(request: HttpRequest) -> HttpResponse | None:
+    """The answer to whoever does not open a stream of events from a page of ours; None to all others."""
+    if request.method != "GET":
+        return HttpResponse(status=405, headers={"Allow": "GET"})
+    if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+        return HttpResponse(status=403)
+    return None
 
 
 @dataclass(frozen=True, slots=True)

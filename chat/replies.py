@@ -465,7 +465,12 @@ def _listen(events: Any, reply: Message, live: Live, outcome: Outcome, began: fl
                 reach("K5")
             live.text += text
             publisher.append(
-                reply_id=reply.pk, epoch=reply.epoch, offset=offset, byte_offset=byte_offset, text=text
+                reply_id=reply.pk,
+                user_id=reply.user_id,
+                epoch=reply.epoch,
+                offset=offset,
+                byte_offset=byte_offset,
+                text=text,
             )
             offset += len(text)
             byte_offset += len(text.encode())
@@ -513,7 +518,7 @@ def _close(
             time.sleep(pause_s)
     if is_over:
         reach("K9")
-        stream.end(reply.pk, reply.epoch)
+        stream.end(reply.pk, reply.epoch, user_id=reply.user_id)
     return closed
 
 

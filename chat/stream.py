@@ -5,9 +5,9 @@ Redis is a relay; the truth is in the database, and everything here may be lost 
 ``text:<reply>:<epoch>``  all text so far, written by byte offset (so that a repeated write changes nothing), for
     those who come in the middle;
 ``live``                  one stream of all replies' deltas, capped, which every web process reads once for all its
-    viewers. An entry carries all that a worker wrote in one go (``d``), or the end of a reply (``x``). Each delta says at
-    which character of the reply it begins, so a reader notices whatever it missed and reads the first key again: nothing
-    can be doubled, nothing can stay missing;
+    viewers. An entry carries all that a worker wrote in one go (``d``), or the end of a reply (``x``), and whose each
+    reply is. Each delta says at which character of the reply it begins, so a reader notices whatever it missed and reads
+    the first key again: nothing can be doubled, nothing can stay missing;
 ``swept``  when a sweep last ran to its end.
 
 A worker process has one `Publisher`, a web process one `Hub`.
@@ -46,8 +46,8 @@ QUIET_S = 0.3
 FAULTS = (redis.RedisError, OSError)
 
 
-Delta = tuple[str, int, int, str]
-"""A piece of a reply: its id, its epoch, the character at which the piece begins, the piece."""
+Delta = tuple[str, int, int, str, int]
+"""A piece of a reply: its id, its epoch, the character at which the piece begins, the piece, the id of its user."""
 
 
 def _key(reply_id: str, epoch: int) -> str:
@@ -114,6 +114,7 @@ def _whole(raw: bytes) -> str:
 
 @dataclass(slots=True)
 class _Pending:
+    user_id: int
     offset: int
     byte_offset: int
     parts: list[str] = field(default_factory=list)
@@ -134,12 +135,14 @@ class Publisher:
         self._failed_at = 0.0
         threading.Thread(target=self._run, name="publisher", daemon=True).start()
 
-    def append(self, *, reply_id: str, epoch: int, offset: int, byte_offset: int, text: str) -> None:
-        """Publish `text`, which begins at character `offset` (`byte_offset` in UTF-8) of the reply."""
+    def append(
+        self, *, reply_id: str, user_id: int, epoch: int, offset: int, byte_offset: int, text: str
+    ) -> None:
+        """Publish `text`, which begins at character `offset` (`byte_offset` in UTF-8) of the user's reply."""
         with self._wake:
             pending = self._pending.get((reply_id, epoch))
             if pending is None:
-                self._pending[reply_id, epoch] = pending = _Pending(offset, byte_offset)
+                self._pending[reply_id, epoch] = pending = _Pending(user_id, offset, byte_offset)
                 if offset == 0:
                     self._urgent = True
                 if self._urgent or len(self._pending) == 1:
@@ -172,7 +175,7 @@ class Publisher:
             pipeline.setrange(key, pending.byte_offset, delta.encode())
             if pending.offset == 0:
                 pipeline.expire(key, TEXT_SECONDS)
-            deltas.append((reply_id, epoch, pending.offset, delta))
+            deltas.append((reply_id, epoch, pending.offset, delta, pending.user_id))
         # Last, so that whoever hears of a text finds it under its key.
         pipeline.xadd(LIVE, {"d": json.dumps(deltas)}, maxlen=LIVE_LENGTH, approximate=True)
         try:
@@ -188,10 +191,10 @@ def publisher() -> Publisher:
     return Publisher()
 
 
-def end(reply_id: str, epoch: int) -> None:
+def end(reply_id: str, epoch: int, *, user_id: int) -> None:
     """Tell all viewers that a reply is over and stands in the database (R41). Whoever closes a reply calls this."""
     pipeline = client().pipeline(transaction=False)
-    pipeline.xadd(LIVE, {"x": reply_id}, maxlen=LIVE_LENGTH, approximate=True)
+    pipeline.xadd(LIVE, {"x": json.dumps([reply_id, user_id])}, maxlen=LIVE_LENGTH, approximate=True)
     # Where the first write was lost, nothing has said yet that the text may go.
     pipeline.expire(_key(reply_id, epoch), ENDED_SECONDS)
     try:
@@ -289,11 +292,28 @@ class _Strays:
         return self._older.pop(reply_id, []) + self._newer.pop(reply_id, [])
 
 
+class News:
+    """Whether anything has come of the replies of one user, for one who waits for it."""
+
+    def __init__(self) -> None:
+        self._has_come = asyncio.Event()
+
+    def tell(self) -> None:
+        self._has_come.set()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Until something has come since the last time, or for `timeout_s`."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._has_come.wait(), timeout_s)
+        self._has_come.clear()
+
+
 class Hub:
     """The one reader of the live stream in a web process. It resumes by id, so a reconnect loses nothing."""
 
     def __init__(self) -> None:
         self._tails: dict[str, Tail] = {}
+        self._listeners: dict[int, set[News]] = {}
         # A connection of its own: however many viewers come at once, their texts must not hold up the live stream. Commands
         # go over it as they are: what the client puts around each of them costs more than all the rest of reading.
         self._live: Any = redis.asyncio.ConnectionPool.from_url(
@@ -310,11 +330,7 @@ class Hub:
     @contextlib.asynccontextmanager
     async def follow(self, reply_id: str, epoch: int) -> AsyncIterator[Tail]:
         """The tail of a reply, filled with what was published so far."""
-        if self._reader is None or self._reader.done():
-            started = asyncio.Event()
-            self._reader = asyncio.create_task(self._read(started))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(started.wait(), 1.5)
+        await self._start()
         tail = self._tails.get(reply_id)
         if tail is None:
             tail = self._tails[reply_id] = Tail(reply_id)
@@ -329,6 +345,28 @@ class Hub:
             tail.viewers -= 1
             if not tail.viewers and self._tails.get(reply_id) is tail:
                 del self._tails[reply_id]
+
+    @contextlib.asynccontextmanager
+    async def listen(self, user_id: int) -> AsyncIterator[News]:
+        """News of all replies of a user: that text came, or an end."""
+        await self._start()
+        news = News()
+        listeners = self._listeners.setdefault(user_id, set())
+        listeners.add(news)
+        try:
+            yield news
+        finally:
+            listeners.discard(news)
+            if not listeners and self._listeners.get(user_id) is listeners:
+                del self._listeners[user_id]
+
+    async def _start(self) -> None:
+        """Have the live stream read from now on, if it is not already."""
+        if self._reader is None or self._reader.done():
+            started = asyncio.Event()
+            self._reader = asyncio.create_task(self._read(started))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(started.wait(), 1.5)
 
     async def refill(self, tail: Tail) -> None:
         """Read the whole text: at the beginning, and wherever an entry was missed."""
@@ -368,10 +406,18 @@ class Hub:
 
     def _dispatch(self, name: bytes, value: bytes) -> None:
         if name == b"x":
-            self._tell(value.decode(), None)
+            reply_id, user_id = json.loads(value)
+            self._tell(reply_id, None)
+            self._spread(user_id)
         else:
             for delta in json.loads(value):
                 self._tell(delta[0], delta)
+                if self._listeners:
+                    self._spread(delta[4])
+
+    def _spread(self, user_id: int) -> None:
+        for news in self._listeners.get(user_id, ()):
+            news.tell()
 
     def _tell(self, reply_id: str, delta: Delta | None) -> None:
         tail = self._tails.get(reply_id)
@@ -380,7 +426,7 @@ class Hub:
         elif delta is None:
             tail.end()
         else:
-            _reply_id, epoch, offset, text = delta
+            _reply_id, epoch, offset, text, _user_id = delta
             tail.take(epoch, offset, text)
 
 

@@ -42,16 +42,16 @@ class Leaving(Busy):
 class Seat:
     """One open stream of an account: the slot that it takes, and what gives its reader the right to it."""
 
-    def __init__(self, request: HttpRequest) -> None:
+    def __init__(self, request: HttpRequest, kind: str) -> None:
         user = cast(User, request.user)
         key = getattr(request, "auth", None)
         self.user_id = user.pk
         self.api_key_id = key.pk if isinstance(key, ApiKey) else None
         self.sign_in = request.session.session_key if self.api_key_id is None else None
         self.password = user.password
-        self.reply_id = ""
+        self.reply_id: str | None = None
         most = settings.MAX_OPEN_STREAMS
-        self.slot = rates.Slot("stream", user.pk, most) if most else None
+        self.slot = rates.Slot(kind, user.pk, most) if most else None
         self.left: rates.Allowance | None = None
         self.comes_back = False
         self.problem: Problem | None = None
@@ -74,19 +74,20 @@ class Seat:
         self._is_closed = True
 
 
-def admit(request: HttpRequest, *actions: str) -> Seat:
+def admit(request: HttpRequest, *actions: str, kind: str = "stream") -> Seat:
     """A seat for one more stream of whoever asks, counted together with `actions`. In a thread. Raises `RateLimited`.
+    Of each kind an account has so many seats.
 
     Who has it either gives it to a `Watched`, or closes it.
     """
-    seat = Seat(request)
+    seat = Seat(request, kind)
     seat.left = rates.take(request, *actions, "stream", slot=seat.slot)
     return seat
 
 
 class Watched:
-    """The events of a reply for as long as the seat's reader may see them; then, with the reason, a `farewell`.
-    `comes_back`: who reads it opens another stream by himself where this one breaks off.
+    """The events of a reply, or of somebody's own (None), for as long as the seat's reader may see them; then, with the
+    reason, a `farewell`. `comes_back`: who reads it opens another stream by himself where this one breaks off.
 
     A streaming response takes it as its content, and closes it when it is over, also where nobody came to read it.
     """
@@ -94,7 +95,7 @@ class Watched:
     def __init__(
         self,
         seat: Seat,
-        reply_id: str,
+        reply_id: str | None,
         events: AsyncIterable[str],
         *,
         farewell: Callable[[Problem], str],
@@ -219,7 +220,9 @@ def _look_after(seats: Collection[Seat]) -> list[tuple[Seat, Problem]]:
         ).values_list("pk", flat=True)
     )
     replies = set(
-        Message.objects.filter(pk__in={seat.reply_id for seat in seats}).values_list("pk", flat=True)
+        Message.objects.filter(pk__in={seat.reply_id for seat in seats if seat.reply_id}).values_list(
+            "pk", flat=True
+        )
     )
 
     def problem_of(seat: Seat) -> Problem | None:
@@ -229,7 +232,7 @@ def _look_after(seats: Collection[Seat]) -> list[tuple[Seat, Problem]]:
             return Unauthenticated()
         if seat.sign_in and (seat.sign_in not in sign_ins or passwords[seat.user_id] != seat.password):
             return Unauthenticated()
-        return None if seat.reply_id in replies else NotFound()
+        return None if seat.reply_id is None or seat.reply_id in replies else NotFound()
 
     found = [(seat, problem_of(seat)) for seat in seats]
     rates.renew([seat.slot for seat, problem in found if problem is None and seat.slot is not None])

@@ -244,10 +244,8 @@ def estimates(request: Request) -> HttpResponse:
 def stream(request: HttpRequest, reply_id: str) -> HttpResponseBase:
     """The events of one reply, for its owner's page. While it lasts no database connection is held, and it ends when its
     reader may not go on (`chat.viewers`). Whoever has as many open as he may is told to look again from time to time."""
-    if request.method != "GET":
-        return HttpResponse(status=405, headers={"Allow": "GET"})
-    if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
-        return HttpResponse(status=403)
+    if (refusal := live.refusal(request)) is not None:
+        return refusal
     if not request.user.is_authenticated:
         return HttpResponse(status=404)
     try:

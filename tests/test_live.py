@@ -207,7 +207,14 @@ def test_a_reply_that_is_written_again_begins_again_for_those_who_watch_it() -> 
     Message.objects.filter(pk=turn.reply.pk).update(
         state="streaming", epoch=1, attempts=1, lease_until=timezone.now() - timedelta(seconds=1)
     )
-    stream.publisher().append(reply_id=turn.reply.pk, epoch=1, offset=0, byte_offset=0, text="Lost words")
+    stream.publisher().append(
+        reply_id=turn.reply.pk,
+        user_id=turn.reply.user_id,
+        epoch=1,
+        offset=0,
+        byte_offset=0,
+        text="Lost words",
+    )
     stream.publisher().flush()
     told_story(story)
     assert screen.drawn.count("snapshot") >= 2
@@ -240,7 +247,14 @@ def test_a_program_can_put_together_a_reply_whose_shown_text_was_lost() -> None:
     Message.objects.filter(pk=turn.reply.pk).update(
         state="streaming", epoch=1, attempts=1, lease_until=timezone.now() - timedelta(seconds=1)
     )
-    stream.publisher().append(reply_id=turn.reply.pk, epoch=1, offset=0, byte_offset=0, text="Lost words")
+    stream.publisher().append(
+        reply_id=turn.reply.pk,
+        user_id=turn.reply.user_id,
+        epoch=1,
+        offset=0,
+        byte_offset=0,
+        text="Lost words",
+    )
     stream.publisher().flush()
     told_story(story)
     assert texts[0] == "Lost words"

@@ -61,6 +61,7 @@ OPEN = {
     "account_signup",
     "admin:logout",
     "api-docs",
+    "figures",  # where they are told to sign in
     "healthz",
     "metrics",  # in development, from this machine
     "readyz",

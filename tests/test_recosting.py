@@ -330,7 +330,7 @@ def test_figures_of_the_month_are_corrected(wrong: ModelPrice) -> None:
     TokenUsage.objects.update(id=f"use_{ids.at(timezone.now() - rollups.LAG - MINUTE)}")
     corrected(wrong)
     written()
-    found = figures.of(alice, available_tokens=0, rates=currency.rates_until(timezone.localdate()))
+    found = figures.of(alice, newest="", available_tokens=0, rates=currency.rates_until(timezone.localdate()))
     assert found.cost_month_usd == RIGHT
 
 

@@ -415,7 +415,14 @@ def _die_over(turn: turns.Turn, *, text: str = "", attempts: int = 1, published:
         lease_until=timezone.now() - timedelta(seconds=1),
     )
     if published:
-        stream.publisher().append(reply_id=turn.reply.pk, epoch=1, offset=0, byte_offset=0, text=published)
+        stream.publisher().append(
+            reply_id=turn.reply.pk,
+            user_id=turn.reply.user_id,
+            epoch=1,
+            offset=0,
+            byte_offset=0,
+            text=published,
+        )
         stream.publisher().flush()
 
 

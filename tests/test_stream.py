@@ -21,7 +21,7 @@ def publish(reply_id: str, text: str, *, whole: str, epoch: int = 1) -> None:
     offset = whole.index(text)
     byte_offset = len(whole[:offset].encode())
     stream.publisher().append(
-        reply_id=reply_id, epoch=epoch, offset=offset, byte_offset=byte_offset, text=text
+        reply_id=reply_id, user_id=1, epoch=epoch, offset=offset, byte_offset=byte_offset, text=text
     )
     stream.publisher().flush()
 
@@ -143,7 +143,7 @@ def test_a_text_does_not_stay_in_redis_for_ever() -> None:
     assert 0 < stream.client().ttl(key) <= stream.TEXT_SECONDS
     stream.client().delete(key)
     publish(reply_id, "upon a time", whole=whole)
-    stream.end(reply_id, 1)
+    stream.end(reply_id, 1, user_id=1)
     assert 0 < stream.client().ttl(key) <= stream.ENDED_SECONDS
 
 
@@ -155,8 +155,8 @@ def test_two_workers_of_one_reply_do_not_mix_their_words() -> None:
     reply_id = ids.new("msg")
     publisher = stream.publisher()
     for epoch, text in [(1, "old"), (3, "new words")]:
-        publisher.append(reply_id=reply_id, epoch=epoch, offset=0, byte_offset=0, text=text)
-    publisher.append(reply_id=reply_id, epoch=1, offset=3, byte_offset=3, text=" and older")
+        publisher.append(reply_id=reply_id, user_id=1, epoch=epoch, offset=0, byte_offset=0, text=text)
+    publisher.append(reply_id=reply_id, user_id=1, epoch=1, offset=3, byte_offset=3, text=" and older")
     publisher.flush()
     assert (stream.text(reply_id, 1), stream.text(reply_id, 3)) == ("old and older", "new words")
 
@@ -165,7 +165,7 @@ def test_without_redis_nothing_is_read_and_nothing_breaks(redis_away: Callable[[
     reply_id = ids.new("msg")
     redis_away()
     publish(reply_id, "Once", whole="Once")
-    stream.end(reply_id, 1)
+    stream.end(reply_id, 1, user_id=1)
     assert stream.text(reply_id, 1) == ""
     assert not stream.ping()
 
@@ -191,7 +191,7 @@ def test_who_follows_has_what_was_and_gets_what_comes() -> None:
             publish(reply_id, "upon a time", whole=whole)
             await news(tail)
             assert tail.text == whole
-            stream.end(reply_id, 1)
+            stream.end(reply_id, 1, user_id=1)
             await news(tail)
             assert tail.ended
 

@@ -408,6 +408,7 @@ class Turns(RuleBasedStateMachine):
             publisher, before = stream.publisher(), live.text[: worker.published]
             publisher.append(
                 reply_id=live.reply_id,
+                user_id=1,
                 epoch=live.epoch,
                 offset=len(before),
                 byte_offset=len(before.encode()),

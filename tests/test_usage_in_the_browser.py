@@ -95,14 +95,22 @@ def test_figures_that_nobody_brings_up_to_date_say_so(browser: Browser) -> None:
     alice = people.alice()
     used(alice)
     page = browser.page(user=alice)
-    page.goto("/usage")
-    expect(page.locator("#stale")).to_be_hidden()
     browser.expected_statuses.add(503)
     page.route("**/usage/figures*", lambda route: route.fulfill(status=503, body=""))
+    page.goto("/usage")
     expect(page.locator("#stale")).to_be_visible()
     page.unroute("**/usage/figures*")
-    call_of(alice)
-    expect(page.locator("#stale")).to_be_hidden()
+    expect(page.locator("#stale")).to_be_hidden(timeout=10_000)
+
+
+def test_whoever_is_signed_out_meanwhile_is_led_to_sign_in(browser: Browser) -> None:
+    alice = people.alice()
+    used(alice)
+    page = browser.page(user=alice)
+    page.goto("/usage")
+    page.context.clear_cookies()
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_url("**/accounts/login/?next=/usage")
 
 
 def test_without_javascript_the_page_says_the_same(browser: Browser) -> None:

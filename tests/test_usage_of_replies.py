@@ -9,7 +9,6 @@ import pytest
 from django.utils import timezone
 
 from aleph.accounts.models import User
-from chat.models import Message
 from tests import people
 from tests.stories_of_chat import answered, ask, told
 from tests.stories_of_usage import call_of
@@ -45,27 +44,6 @@ def test_the_file_holds_every_call_that_is_shown_in_the_time_of_its_reader(
     assert offset in (timedelta(hours=-5), timedelta(hours=-4))
     assert [row["model"] for row in rows_of(alice, "status=failed&sort=cost")] == ["other"]
     assert len(rows_of(alice, "days=90")) == 5
-
-
-def test_a_reply_that_is_being_written_counts_in_by_estimate(simulator: object, committed: None) -> None:
-    alice = people.alice()
-    page = browser_of(alice)
-    call_of(alice)
-    seen = page.get("/usage").context["seen"]
-    reply = told(alice, "Tell me")
-    Message.objects.filter(pk=reply.pk).update(
-        state="streaming", content="word " * 100, estimated_input_tokens=40, finished_at=None
-    )
-    TokenUsage.objects.filter(operation_id=reply.pk).delete()
-    live = page.get(f"/usage/figures?seen={seen}")
-    found = live.context["figures"]
-    assert found.writing_tokens > 100
-    assert found.tokens_today == 1200 + found.writing_tokens
-    assert "of the reply being written" in live.content.decode()
-    assert live.context["seen"] != seen
-    Message.objects.filter(pk=reply.pk).update(state="complete")
-    over = page.get(f"/usage/figures?seen={live.context['seen'].replace('+', '%2B')}")
-    assert over.context["figures"].tokens_today == 1200
 
 
 def test_of_a_long_chat_the_history_is_what_cost(simulator: object, committed: None) -> None:

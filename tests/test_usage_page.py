@@ -5,6 +5,7 @@ import random
 from collections import defaultdict
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
@@ -54,7 +55,7 @@ def days_ago(days: int) -> datetime:
 
 
 def figures_of(person: User) -> figures.Figures:
-    return figures.of(person, available_tokens=1000, rates=currency.rates_until(date.max))
+    return figures.of(person, newest="", available_tokens=1000, rates=currency.rates_until(date.max))
 
 
 def overview_of(person: User, **said: str) -> overview.Overview:
@@ -220,9 +221,8 @@ def test_one_pass_over_the_calls_says_the_same_as_one_for_each(
         wish = Wish.read(alice, {"days": days})
         both = figures.read(alice, since=wish.first)
         assert overview.of(alice, wish, known, both) == overview.of(alice, wish, known)
-        assert figures.of(alice, available_tokens=9, rates=known, calls=both) == figures.of(
-            alice, available_tokens=9, rates=known
-        )
+        shown = partial(figures.of, alice, newest="", available_tokens=9, rates=known)
+        assert shown(calls=both) == shown()
 
 
 def test_a_quarter_is_drawn_by_week_unless_days_are_wished_for(alice: User) -> None:
@@ -527,8 +527,6 @@ def test_the_page_asks_the_database_only_a_handful_of_times(
     page.get("/usage")
     with django_assert_max_num_queries(13):
         page.get("/usage")
-    with django_assert_max_num_queries(5):
-        page.get(f"/usage/figures?seen={figures.newest(alice)}")
 
 
 def test_a_stranger_s_page_does_not_show_my_calls(alice: User, carol: User) -> None:
@@ -539,31 +537,12 @@ def test_a_stranger_s_page_does_not_show_my_calls(alice: User, carol: User) -> N
         "/usage?days=90",
         "/usage?session=cht_alice",
         "/usage?model=my-secret-model",
-        "/usage/figures",
     ):
         body = hers.get(address).content.decode()
         assert f"/usage/calls/{secret.pk}" not in body
         if "model=" not in address:
             assert "my-secret-model" not in body
     assert hers.get(f"/usage/calls/{secret.pk}").status_code == 404
-
-
-# The figures, live
-
-
-def test_a_page_that_knows_everything_is_told_nothing(page: Client, alice: User) -> None:
-    call_of(alice)
-    seen = page.get("/usage").context["seen"]
-    assert page.get(f"/usage/figures?seen={seen}").status_code == 204
-    call_of(alice)
-    fresh = page.get(f"/usage/figures?seen={seen}")
-    assert "2,400" in fresh.content.decode()
-    assert fresh["HX-Trigger"] == "calls-changed"
-
-
-def test_a_page_whose_owner_was_signed_out_loads_itself_again(client: Client) -> None:
-    response = client.get("/usage/figures", headers={"HX-Request": "true"})
-    assert (response.status_code, response["HX-Refresh"]) == (204, "true")
 
 
 # Why a call cost what it did

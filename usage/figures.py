@@ -17,7 +17,7 @@ from aleph.accounts.models import User
 from aleph.templatetags.aleph import usd_range
 from usage import daily, forecast, neighbours, pricing
 from usage.counts import Counts
-from usage.currency import Rates
+from usage.currency import Rates, in_idr
 from usage.daily import Daily
 from usage.models import ExchangeRate, TokenUsage
 from usage.neighbours import Writing
@@ -37,7 +37,8 @@ class Top:
 class Figures:
     """`..._before`: the day or month before, up to the same time of day. `unpriced_month`: calls whose cost nobody knows
     yet, and which the sum lacks. `month_end_usd` is the month's whole cost, None where there is too little to say so;
-    `lasts` is None where nothing is charged, or too little is known (`learnt_days` says of how many days it is)."""
+    `lasts` is None where nothing is charged, or too little is known (`learnt_days` says of how many days it is). `newest`:
+    the id of the last call."""
 
     today: date
     tokens_today: int
@@ -56,6 +57,7 @@ class Figures:
     available_tokens: int
     rate: ExchangeRate | None
     writing: Sequence[Writing]
+    newest: str
 
     @property
     def writing_tokens(self) -> int:
@@ -67,12 +69,32 @@ class Figures:
         return self.learnt_days < forecast.LEAST_DAYS
 
     @property
+    def month_end_idr(self) -> tuple[int, int] | None:
+        if self.month_end_usd is None:
+            return None
+        low, high = (in_idr(usd, self.rate) for usd in (self.month_end_usd.low, self.month_end_usd.high))
+        return None if low is None or high is None else (low, high)
+
+    @property
+    def seen(self) -> str:
+        """What whoever is shown these has seen."""
+        return seen(self.newest, self.available_tokens, is_writing=bool(self.writing))
+
+    @property
     def month_end_range(self) -> str:
         return usd_range(self.month_end_usd.low, self.month_end_usd.high) if self.month_end_usd else ""
 
 
-def of(user: User, *, available_tokens: int, rates: Rates, calls: Daily | None = None) -> Figures:
-    """`calls` where they have been read by `read` here."""
+def of(
+    user: User,
+    *,
+    newest: str,
+    available_tokens: int,
+    rates: Rates,
+    calls: Daily | None = None,
+    writing: Sequence[Writing] | None = None,
+) -> Figures:
+    """`calls` where they have been read by `read` here; `writing` where the neighbours have been asked already."""
     zone = ZoneInfo(user.time_zone)
     now = timezone.now()
     today = now.astimezone(zone).date()
@@ -80,7 +102,7 @@ def of(user: User, *, available_tokens: int, rates: Rates, calls: Daily | None =
     month_before = (month - timedelta(days=1)).replace(day=1)
     calls = calls or read(user)
     days = _days(calls, today)
-    writing = neighbours.ask().being_written(user)
+    writing = neighbours.ask().being_written(user) if writing is None else writing
     writing_usd = _cost_of(writing, now)
     costs = [(day, row.cost_usd) for day, row in days.items() if day >= month]
     if writing_usd:
@@ -113,6 +135,7 @@ def of(user: User, *, available_tokens: int, rates: Rates, calls: Daily | None =
         available_tokens=available_tokens,
         rate=rates.on(today),
         writing=writing,
+        newest=newest,
     )
 
 
@@ -120,6 +143,12 @@ def newest(user: User) -> str:
     """The id of the user's last call, "" where there is none: as long as it stays, the past has not changed."""
     calls = TokenUsage.objects.filter(user=user).order_by("-created_at", "-id")
     return calls.values_list("id", flat=True).first() or ""
+
+
+def seen(newest: str, available_tokens: int, *, is_writing: bool) -> str:
+    """What the figures go by, beside the time of day: the same means that they are the same, unless something is being
+    written. The end of what was written is a change, too."""
+    return f"{newest}.{available_tokens}{'+' if is_writing else ''}"
 
 
 def read(user: User, *, since: date | None = None) -> Daily:

@@ -7,7 +7,6 @@ from usage import budget_pages, views
 app_name = "usage"
 urlpatterns = [
     path("usage", views.home, name="home"),
-    path("usage/figures", views.live, name="figures"),
     path("usage/csv", views.as_csv, name="csv"),
     path("usage/calls/<str:call_id>", views.call, name="call"),
     path("usage/budgets", budget_pages.home, name="budgets"),

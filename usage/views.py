@@ -3,10 +3,8 @@
 from decimal import Decimal
 from typing import cast
 
-from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
-from django.utils.cache import patch_vary_headers
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
@@ -89,36 +87,6 @@ def home(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
-def live(request: HttpRequest) -> HttpResponse:
-    """The figures again, for a page that shows them already; nothing where nothing has changed."""
-    if not request.user.is_authenticated and "HX-Request" in request.headers:
-        return HttpResponse(status=204, headers={"HX-Refresh": "true"})
-    return _live(request)
-
-
-@login_required
-def _live(request: HttpRequest) -> HttpResponse:
-    user = cast(User, request.user)
-    newest = figures.newest(user)
-    seen = request.GET.get("seen", "")
-    if seen == newest and not neighbours.ask().being_written(user):
-        return HttpResponse(status=204)
-    response = render(
-        request,
-        "usage/_figures.html",
-        _figures(user, newest, currency.rates_until(Wish.read(user, {}).today)),
-    )
-    if seen.removesuffix(WRITING) != newest:
-        response["HX-Trigger"] = "calls-changed"
-    patch_vary_headers(response, ["HX-Request", "Cookie"])
-    return response
-
-
-WRITING = "+"
-"""After the newest call's id, what a page that saw something being written has seen: its end is a change, too."""
-
-
-@require_safe
 @page
 def as_csv(request: HttpRequest) -> HttpResponseBase:
     """The calls that the page shows, all of them."""
@@ -151,19 +119,10 @@ def _past(user: User, wish: Wish) -> daily.Daily | None:
     return figures.read(user, since=wish.first)
 
 
-def _figures(
-    user: User, newest: str, known: currency.Rates, past: daily.Daily | None = None
-) -> dict[str, object]:
+def _figures(user: User, newest: str, known: currency.Rates, past: daily.Daily | None) -> dict[str, object]:
     balance = neighbours.ask().balance_of(user)
-    found = figures.of(user, available_tokens=balance.available, rates=known, calls=past)
-    ends = found.month_end_usd
-    in_idr = [currency.in_idr(usd, found.rate) for usd in ((ends.low, ends.high) if ends else ())]
-    return {
-        "balance": balance,
-        "figures": found,
-        "month_end_idr": in_idr if all(idr is not None for idr in in_idr) else None,
-        "seen": newest + (WRITING if found.writing else ""),
-    }
+    found = figures.of(user, newest=newest, available_tokens=balance.available, rates=known, calls=past)
+    return {"balance": balance, "figures": found}
 
 
 def over_time(found: overview.Overview, wish: Wish) -> charts.Bars:
