@@ -32,6 +32,10 @@ class Sidebar:
     groups: list[Group]
     has_more: bool
 
+    @property
+    def chat_ids(self) -> set[str]:
+        return {chat.pk for group in self.groups for chat in group.chats}
+
 
 def sidebar(request: HttpRequest) -> dict[str, Any]:
     """`sidebar` is a `Sidebar`, read when a template asks for it; nothing for guests."""

@@ -39,6 +39,10 @@ TEXT_SECONDS = 3600
 ENDED_SECONDS = 60
 FLUSH_SECONDS = 0.025
 """One pipeline carries everything that all replies of a process wrote within this time."""
+LONGEST_FLUSH_SECONDS = 0.06
+FLUSH_SHARE = 0.25
+"""Part of its time that a process may spend on sending. The more it writes, the rarer it sends, up to the longest: two
+pieces of a reply in one cost hardly more than one, here and in every process that reads them."""
 
 QUIET_S = 0.3
 """How long somebody waits for news before he is given the chance to look around."""
@@ -123,8 +127,8 @@ class _Pending:
 class Publisher:
     """Collects deltas of all replies of this process and sends them together, from one thread.
 
-    The first text of a reply leaves at once; after that a quiet Redis costs one round trip per `FLUSH_SECONDS`, however
-    many replies are being written. Faults of Redis are survived: the text is in the database, too.
+    The first text of a reply leaves at once; after that a quiet Redis costs at most one round trip per `FLUSH_SECONDS`,
+    however many replies are being written. Faults of Redis are survived: the text is in the database, too.
     """
 
     def __init__(self) -> None:
@@ -162,9 +166,12 @@ class Publisher:
             with self._wake:
                 while not self._pending:
                     self._wake.wait()
+            began = time.monotonic()
             self.flush()
+            took_s = time.monotonic() - began
+            rest_s = min(LONGEST_FLUSH_SECONDS, max(FLUSH_SECONDS, took_s / FLUSH_SHARE))
             with self._wake:
-                self._wake.wait_for(lambda: self._urgent, timeout=FLUSH_SECONDS)
+                self._wake.wait_for(lambda: self._urgent, timeout=rest_s)
 
     def _send(self, batch: dict[tuple[str, int], _Pending]) -> None:
         pipeline = client().pipeline(transaction=False)

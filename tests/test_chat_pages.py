@@ -927,3 +927,18 @@ def test_a_page_of_the_chat_takes_at_most_ten_queries(
     client = signed_in(alice)
     with django_assert_max_num_queries(10):
         assert client.get(page_of(chat)).status_code == 200
+
+
+def test_a_chat_older_than_those_in_the_sidebar_has_its_place_there_while_it_is_open() -> None:
+    """Where nothing stood, what is said in it would find no place to be told."""
+    alice = people.alice()
+    chat = long_chat(alice, exchanges=1)
+    Session.objects.filter(pk=chat.pk).update(last_message_at=timezone.now() - timedelta(days=60))
+    for number in range(context.SHOWN):
+        sessions.create(user=alice, title=f"Chat {number}")
+    client = signed_in(alice)
+    place = f'<li class="chat-link" id="chat-{chat.pk}">'
+    assert client.get(page_of(chat)).content.decode().count(place) == 1
+    assert place not in client.get("/").content.decode()
+    Session.objects.filter(pk=chat.pk).update(last_message_at=timezone.now())
+    assert client.get(page_of(chat)).content.decode().count(place) == 1
