@@ -49,13 +49,18 @@ class Probe(threading.Thread):
             self.outage.answered_s = TRIES_S
 
     def _send(self, chat: str) -> None:
+        try:
+            self._say_in(chat)
+        finally:
+            self.chats.insert(0, chat)
+
+    def _say_in(self, chat: str) -> None:
         client = Client(self.url, self.record, self.memory)
         turn = f"probe-{secrets.token_hex(6)}"
         text = f"who-{self.record['id']}- {turn}"
         said = {"content": text, "model": self.model}
         response = client.program("POST", f"/sessions/{chat}/messages", said=said, key=turn, stream=True)
         if response is None or response.status_code != 200:
-            self.chats.insert(0, chat)
             return
         for name, data in client.events(response, turn):
             since_s = time.monotonic() - self._began
@@ -63,8 +68,6 @@ class Probe(threading.Thread):
                 self.outage.taken_s = min(since_s, self.outage.taken_s or since_s)
                 found = json.loads(data)
                 self.memory.acknowledge(Acknowledged(turn, self.record["id"], text, chat, found["messageId"]))
-            elif name == "done":
-                self.chats.insert(0, chat)
-                if not self._answered.is_set():
-                    self.outage.answered_s = since_s
-                    self._answered.set()
+            elif name == "done" and not self._answered.is_set():
+                self.outage.answered_s = since_s
+                self._answered.set()
