@@ -2,7 +2,9 @@
 
 import asyncio
 import itertools
+import json
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -159,6 +161,25 @@ def test_two_workers_of_one_reply_do_not_mix_their_words() -> None:
     publisher.append(reply_id=reply_id, user_id=1, epoch=1, offset=3, byte_offset=3, text=" and older")
     publisher.flush()
     assert (stream.text(reply_id, 1), stream.text(reply_id, 3)) == ("old and older", "new words")
+
+
+def test_the_longer_sending_takes_the_rarer_text_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "FLUSH_SHARE", 1e-9)  # as if it took for ever
+    reply_id = ids.new("msg")
+    relay: Any = stream.client()
+    before = relay.xrevrange(stream.LIVE, count=1)
+    began = time.monotonic()
+    for nth in range(60):
+        stream.publisher().append(
+            reply_id=reply_id, user_id=1, epoch=1, offset=nth, byte_offset=nth, text="a"
+        )
+        time.sleep(0.005)
+    stream.publisher().flush()
+    took_s = time.monotonic() - began
+    since = f"({before[0][0].decode()}" if before else "-"
+    sent = [json.loads(entry[b"d"]) for _id, entry in relay.xrange(stream.LIVE, min=since)]
+    assert stream.text(reply_id, 1) == "a" * 60
+    assert 2 <= len(sent) <= took_s / stream.LONGEST_FLUSH_SECONDS + 3
 
 
 def test_without_redis_nothing_is_read_and_nothing_breaks(redis_away: Callable[[], None]) -> None:
