@@ -2,6 +2,8 @@
 
 Texts are those of the page. The fonts are the ones every reader has, so no file carries one; a letter that they lack is
 written by its nearest, or as a question mark.
+
+The library is loaded with the first sheet: with its fonts it takes as much memory as all of Django, and few ask for sheets.
 """
 
 import unicodedata
@@ -9,9 +11,6 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from django.http import HttpResponse
-from fpdf import FPDF
-from fpdf.enums import Align, TableBordersLayout, WrapMode
-from fpdf.fonts import FontFace
 
 MARGIN_MM = 18
 INK, MUTED, ACCENT, LINE = (28, 25, 23), (110, 104, 98), (146, 84, 40), (214, 208, 202)
@@ -37,7 +36,9 @@ class Paper:
     """One document, written from top to bottom."""
 
     def __init__(self, *, title: str, number: str, language: str) -> None:
-        self._pdf = FPDF(format="A4")
+        import fpdf
+
+        self._pdf = fpdf.FPDF(format="A4")
         self._pdf.set_margins(MARGIN_MM, MARGIN_MM, MARGIN_MM)
         self._pdf.set_auto_page_break(True, margin=MARGIN_MM)
         self._pdf.set_title(_plain(f"{title} {number}"))
@@ -48,8 +49,8 @@ class Paper:
         top = self._pdf.get_y()
         self._write("Aleph", size=18, bold=True, color=ACCENT)
         self._pdf.set_y(top)
-        self._write(title, size=18, bold=True, align=Align.R)
-        self._write(number, size=10, color=MUTED, align=Align.R)
+        self._write(title, size=18, bold=True, align="R")
+        self._write(number, size=10, color=MUTED, align="R")
         self.gap(8)
 
     def heading(self, text: str) -> None:
@@ -73,11 +74,13 @@ class Paper:
         total: bool = False,
     ) -> None:
         """The first column is text, the others are figures. With `total` the last row is one."""
+        from fpdf.fonts import FontFace
+
         self._font(10)
         with self._pdf.table(
             col_widths=tuple(widths),
             text_align=("LEFT", *["RIGHT"] * (len(head) - 1)),
-            borders_layout=TableBordersLayout.HORIZONTAL_LINES,
+            borders_layout="HORIZONTAL_LINES",
             headings_style=FontFace(emphasis="", color=MUTED, size_pt=9),
             line_height=6,
             padding=1,
@@ -107,8 +110,10 @@ class Paper:
         size: float,
         bold: bool = False,
         color: tuple[int, int, int] = INK,
-        align: Align = Align.L,
+        align: str = "L",
     ) -> None:
+        from fpdf.enums import WrapMode
+
         self._font(size, bold=bold)
         self._pdf.set_text_color(*color)
         self._pdf.multi_cell(
