@@ -17,6 +17,7 @@ from typing import cast
 
 import pytest
 import structlog
+from django.db import connection
 from django.utils import translation
 
 from aleph import ids
@@ -117,6 +118,8 @@ def story(seed: int) -> Reader:
     text = MARKDOWN * chance.randint(1, 3) + f"\n{seed}"
     turn = turns.start(user=people.alice(), session=None, text=text, model_slug=model, turn=ids.new("trn"))
     reader = Reader(fresh(turn.reply), chance)
+    # While it is watched a story needs none of the process's connections, of which there are fewer than stories.
+    connection.close()
     with worker(turn):
         told_story(reader.reads)
     stored = fresh(turn.reply)

@@ -42,8 +42,9 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Daily:
-    """Calls from the first day to the last; what a clock that runs ahead has stored stands on the day after."""
+    """Calls from the `first` day to the last; what a clock that runs ahead has stored stands on the day after."""
 
+    first: date
     cuts: Sequence[datetime]
     rows: Sequence[Row]
 
@@ -76,6 +77,7 @@ def read(
         },
     )
     return Daily(
+        first,
         cuts,
         [
             Row(

@@ -131,7 +131,7 @@ def of(user: User, wish: Wish, rates: Rates, calls: Daily | None = None) -> Over
     """`calls` where they have been read, for these days at least and for every model and operation."""
     calls = calls or read(user, wish)
     found = [row for row in calls.rows if wish.first <= row.day <= wish.last]
-    wanted = [row for row in found if wish.operation in ("", row.operation) and wish.model in ("", row.name)]
+    wanted = _wanted(found, wish)
     whole = Sums()
     by_model: dict[str, Sums] = defaultdict(Sums)
     by_operation: dict[str, Sums] = defaultdict(Sums)
@@ -151,7 +151,7 @@ def of(user: User, wish: Wish, rates: Rates, calls: Daily | None = None) -> Over
     return Overview(
         whole=whole,
         cost_idr=whole.cost_idr(rates),
-        before=_before(user, wish),
+        before=_before(user, wish, calls),
         columns=columns,
         series=_series(order, tokens, costs),
         by_model=_lines({name: (name, sums) for name, sums in by_model.items()}, whole, rates),
@@ -224,10 +224,28 @@ def read(user: User, wish: Wish) -> Daily:
     return daily.read(user, first=wish.first, last=wish.last, narrowing=wide.narrowing)
 
 
+def _wanted(rows: Sequence[Row], wish: Wish) -> list[Row]:
+    return [row for row in rows if wish.operation in ("", row.operation) and wish.model in ("", row.name)]
+
+
+def _before(user: User, wish: Wish, calls: Daily) -> Before:
+    """Of the calls that have been read where they go so far back."""
+    if calls.first > wish.first_before:
+        return _read_before(user, wish)
+    rows = _wanted([row for row in calls.rows if wish.first_before <= row.day < wish.first], wish)
+    return Before(
+        calls=sum(row.calls for row in rows),
+        tokens=sum(row.tokens for row in rows),
+        cost_usd=sum((row.cost_usd for row in rows), Decimal(0)),
+    )
+
+
 @planned_anew()
-def _before(user: User, wish: Wish) -> Before:
-    since, until = wish.before
-    calls = TokenUsage.objects.filter(wish.narrowing, user=user, created_at__gte=since, created_at__lt=until)
+def _read_before(user: User, wish: Wish) -> Before:
+    since = wish.midnight(wish.first_before)
+    calls = TokenUsage.objects.filter(
+        wish.narrowing, user=user, created_at__gte=since, created_at__lt=wish.since
+    )
     tokens = Sum(F("input_tokens") + F("output_tokens"))
     rows = list(
         costs.sums(calls, "user_id", costs={"cost": None}, others={"number": Count("*"), "tokens": tokens})

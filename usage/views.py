@@ -27,6 +27,7 @@ from usage import (
 from usage.models import TokenUsage
 from usage.wishes import COST, DAY, DEAREST, GRAINS, MONTH, PRESETS, Wish
 
+MOST_DAYS_BEFORE = 31
 KEPT = ("by", "show", "session", "sort")
 """What of an address the form of the filters says again without showing it."""
 
@@ -113,10 +114,11 @@ def _newest(user: User, wish: Wish, calls: reports.Page, before: str) -> str:
 
 
 def _past(user: User, wish: Wish) -> daily.Daily | None:
-    """The calls that both the overview and the figures add up, where these look at the same ones."""
+    """The calls that both the overview and the figures add up, where these look at the same ones; with those of the days
+    before, unless these are so many that it is quicker to ask for their sum."""
     if wish.last != wish.today or wish.status or wish.session:
         return None
-    return figures.read(user, since=wish.first)
+    return figures.read(user, since=wish.first_before if wish.length <= MOST_DAYS_BEFORE else wish.first)
 
 
 def _figures(user: User, newest: str, known: currency.Rates, past: daily.Daily | None) -> dict[str, object]:

@@ -95,9 +95,9 @@ class Wish:
         return self.midnight(self.last + timedelta(days=1))
 
     @property
-    def before(self) -> tuple[datetime, datetime]:
-        """As many days, up to the first one."""
-        return self.midnight(self.first - timedelta(days=self.length)), self.since
+    def first_before(self) -> date:
+        """The first of as many days up to `first`, to compare with."""
+        return self.first - timedelta(days=self.length)
 
     @property
     def is_narrow(self) -> bool:
