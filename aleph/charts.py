@@ -6,6 +6,7 @@ in the reader's language, and SVG has none.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -71,11 +72,13 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
+    """One series in one column, of a plot that is 100 wide."""
+
     slot: int
-    x: str
-    y: str
-    width: str
-    height: str
+    x: float
+    y: float
+    width: float
+    height: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,8 @@ class Stack:
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """One series as a line: points in a plot that is 100 wide."""
+    """The bars of one colour, or one series as a line, in a plot that is 100 wide: one element of the page, of which there
+    would be hundreds otherwise."""
 
     slot: int
     points: str
@@ -139,8 +143,8 @@ class Arc:
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """Stacked bars, ready to be drawn; `element_id` is unique on its page. `measure` says what the values are. Where there
-    are `paths`, they are drawn instead of bars, and the totals of the stacks mean nothing."""
+    """Stacked bars, ready to be drawn; `element_id` is unique on its page. `measure` says what the values are. Where
+    `are_lines`, the totals of the stacks mean nothing."""
 
     element_id: str
     title: str
@@ -149,8 +153,9 @@ class Bars:
     ticks: Sequence[Tick]
     marks: Sequence[Mark]
     stacks: Sequence[Stack]
+    paths: Sequence[Path]
     measure: str = COUNT
-    paths: Sequence[Path] = ()
+    are_lines: bool = False
     height: int = HEIGHT
     base: int = BASE
     tip_width: int = TIP_WIDTH
@@ -176,6 +181,10 @@ def stacked_bars(
     """One stack for each column, the first series at the bottom."""
     totals = [sum(part.values[place] for part in series) for place in range(len(columns))]
     scale = nice_scale(max(totals, default=0))
+    stacks = [
+        _stack(column, place, len(columns), totals[place], series, scale, measure)
+        for place, column in enumerate(columns)
+    ]
     return Bars(
         element_id=element_id,
         title=title,
@@ -183,10 +192,8 @@ def stacked_bars(
         series=series,
         ticks=_ticks(scale, measure),
         marks=list(_marks(columns)),
-        stacks=[
-            _stack(column, place, len(columns), totals[place], series, scale, measure)
-            for place, column in enumerate(columns)
-        ],
+        stacks=stacks,
+        paths=_colours([bar for stack in stacks for bar in stack.bars]),
         measure=measure,
     )
 
@@ -214,6 +221,7 @@ def lines(
             _stack(column, place, count, None, series, scale, measure) for place, column in enumerate(columns)
         ],
         measure=measure,
+        are_lines=True,
         paths=[
             Path(
                 part.slot,
@@ -336,7 +344,7 @@ def _stack(
             # A hair of paper between two colours; what is thinner than that still shows.
             height = rise if not below else max(rise - 1, rise / 2)
             y = BASE - bottom - rise
-            bars.append(Bar(part.slot, _percent(center - width / 2), _px(y), _percent(width), _px(height)))
+            bars.append(Bar(part.slot, center - width / 2, y, width, height))
             below += value
     cells = [measured(part.values[place], measure) for part in series]
     parts = [
@@ -361,6 +369,14 @@ def _stack(
         tip_shift=_px(-center / 100 * TIP_WIDTH),
         opens_left=center >= 50,
     )
+
+
+def _colours(bars: Sequence[Bar]) -> list[Path]:
+    drawn: dict[int, list[str]] = defaultdict(list)
+    for bar in bars:
+        width, height = f"{bar.width:.2f}", _px(bar.height)
+        drawn[bar.slot].append(f"M{bar.x:.2f} {_px(bar.y)}h{width}v{height}h-{width}z")
+    return [Path(slot, "".join(drawn[slot])) for slot in sorted(drawn)]
 
 
 def _line(part: Series, value: int, said: str, y: int) -> Line:

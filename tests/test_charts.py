@@ -72,10 +72,23 @@ def test_bars_stand_on_each_other_and_reach_what_their_sum_is_worth() -> None:
         charts.Series("a", 1, [50, 0, 0, 0, 0, 0, 0]), charts.Series("b", 2, [50, 0, 0, 0, 0, 0, 100])
     )
     lower, upper = chart.stacks[0].bars
-    assert (lower.slot, lower.y, lower.height) == (1, "142.0", "134.0")
-    assert (upper.slot, upper.y, upper.height) == (2, "8.0", "133.0")
-    assert float(upper.y) + float(upper.height) < float(lower.y)
-    assert chart.stacks[6].bars[0].y == "8.0"
+    assert (lower.slot, lower.y, lower.height) == (1, 142, 134)
+    assert (upper.slot, upper.y, upper.height) == (2, 8, 133)
+    assert upper.y + upper.height < lower.y
+    assert chart.stacks[6].bars[0].y == 8
+
+
+def test_all_bars_of_a_colour_are_one_element() -> None:
+    chart = week(
+        charts.Series("a", 1, [50, 0, 0, 0, 0, 0, 50]),
+        charts.Series("b", charts.SLOTS, [50, 0, 0, 0, 0, 0, 0]),
+        charts.Series("c", charts.SLOTS, [0, 0, 0, 0, 0, 0, 50]),
+    )
+    first, last = chart.stacks[0].bars[0], chart.stacks[6].bars[0]
+    assert [(path.slot, path.points.count("M")) for path in chart.paths] == [(1, 2), (charts.SLOTS, 2)]
+    assert chart.paths[0].points == "".join(
+        f"M{bar.x:.2f} 142.0h{bar.width:.2f}v134.0h-{bar.width:.2f}z" for bar in (first, last)
+    )
 
 
 def test_a_day_without_tokens_has_a_link_and_no_bar() -> None:
@@ -89,7 +102,7 @@ def test_what_is_too_little_to_be_seen_is_drawn_all_the_same() -> None:
         charts.Series("a", 1, [10**6, *[0] * 6]),
         charts.Series("b", 2, [1000, *[0] * 6]),
     )
-    assert float(chart.stacks[0].bars[1].height) > 0
+    assert float(f"{chart.stacks[0].bars[1].height:.1f}") > 0
 
 
 def test_columns_share_the_width_and_links_cover_all_of_it() -> None:
@@ -98,7 +111,7 @@ def test_columns_share_the_width_and_links_cover_all_of_it() -> None:
         edges = [float(stack.x.rstrip("%")) for stack in chart.stacks]
         assert edges[0] == 0
         assert edges[-1] + float(chart.stacks[-1].width.rstrip("%")) == pytest.approx(100, abs=0.02)
-        assert all(float(stack.bars[0].width.rstrip("%")) <= charts.WIDEST_BAR for stack in chart.stacks)
+        assert all(stack.bars[0].width <= charts.WIDEST_BAR for stack in chart.stacks)
 
 
 def test_a_tooltip_lists_from_the_top_what_is_not_nothing() -> None:

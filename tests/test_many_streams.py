@@ -35,7 +35,9 @@ from tests.watching import MARKDOWN, forget_everything, page_of, seen_by_a_page,
 pytestmark = pytest.mark.usefixtures("committed", "simulator")
 
 log = structlog.get_logger(__name__)
-STREAMS = 8 * DEPTH
+AT_ONCE = 8
+"""Replies that are watched at the same time: a process has twelve connections, and a story takes one and now and then more."""
+STREAMS = AT_ONCE * DEPTH
 SCRIPTS = {
     "sim-echo-pace-15": 8,
     "sim-words-60-pace-25": 3,
@@ -138,7 +140,9 @@ def seen_in(article: str) -> str:
 
 def test_streamed_reloaded_and_stored_are_the_same_whatever_happens_in_between() -> None:
     began = time.monotonic()
-    outcomes = at_once([partial(story, seed) for seed in range(STREAMS)])
+    stories = [partial(story, seed) for seed in range(STREAMS)]
+    waves = [stories[first : first + AT_ONCE] for first in range(0, STREAMS, AT_ONCE)]
+    outcomes = [outcome for wave in waves for outcome in at_once(wave)]
     assert failures(outcomes) == []
     readers = successes(outcomes)
     reloads = sum(reader.reloads for reader in readers)
