@@ -611,6 +611,8 @@ def _packages(
         "refusal": problem if order else None,
         "is_wallet": isinstance(problem, ledger.InsufficientWallet),
         "needed": needed,
+        # Tokens that were bought in another tab meanwhile.
+        "has_enough": 0 < needed <= balance.available,
         "checkout": checkout.of(
             request.user,
             order or Order(),

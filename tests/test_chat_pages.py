@@ -286,6 +286,28 @@ def test_a_wallet_that_was_emptied_meanwhile_keeps_the_text() -> None:
     assert filled(answer, action="/chat/purchases")["text"] == "It waits"
 
 
+def test_what_was_bought_in_another_tab_sends_the_message_that_waits(simulator: object) -> None:
+    carol = people.carol()
+    people.give_rupiah(carol, 50_000)
+    client = signed_in(carol)
+    here = filled(
+        say(client, "Here", htmx=True, model=simulated_model("sim-words-5")), action="/chat/purchases"
+    )
+    there = filled(
+        say(client, "There", htmx=True, model=simulated_model("sim-words-5")), action="/chat/purchases"
+    )
+    client.post("/chat/purchases", there, headers=HTMX)
+
+    refused = client.post("/chat/purchases", here, headers=HTMX)
+
+    assert refused.status_code == 402
+    assert "you have enough tokens for it by now" in words(refused)
+    assert re.search(r'formaction="/chat/turns" formnovalidate>Send<', refused.content.decode())
+    sent = client.post("/chat/turns", filled(refused, action="/chat/purchases"), headers=HTMX)
+    assert Message.objects.filter(session=chat_of(sent), content="Here").exists()
+    assert Purchase.objects.get(user=carol).price_idr == 50_000
+
+
 @pytest.mark.parametrize("htmx", [True, False])
 def test_a_package_that_changed_meanwhile_is_shown_anew_beside_the_kept_text(
     htmx: bool, simulator: object
