@@ -720,7 +720,7 @@ def _farewell(reply: Message, language: str, problem: Problem) -> str:
     if isinstance(problem, viewers.Leaving):
         return live.event("reconnect", "")
     if isinstance(problem, NotFound):
-        return live.event("done", live.gone(language))
+        return live.event("done", live.gone(reply.session_id, language))
     return live.event("again", render_to_string("chat/_again.html", {"reply": reply}))
 
 
