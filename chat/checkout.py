@@ -64,9 +64,14 @@ class Checkout:
         return len({choice.quote.promo_code for choice in self.choices}) > 1
 
 
-def of(user: User, order: Order, *, wallet_idr: int, missing_tokens: int) -> Checkout:
+def of(
+    user: User, order: Order, *, wallet_idr: int, missing_tokens: int, remembered_code: str = ""
+) -> Checkout:
     """Where nothing was said yet, it is one package; or several of one, if no single one that the wallet pays for lets the
-    message go out."""
+    message go out. `remembered_code` counted the last time: it is used as long as it still does, and no word is said
+    of it where it does not."""
+    if order == Order() and counts(user, remembered_code):
+        order = Order(promo_code=remembered_code)
     quantity = 1 if order.quantity is None else order.quantity
     code = order.promo_code
     problem: shop.PromoRefused | InvalidRequest | None = None
@@ -79,9 +84,10 @@ def of(user: User, order: Order, *, wallet_idr: int, missing_tokens: int) -> Che
         problem, code = refused, ""
         quotes = shop.quotes(user, quantity=quantity)
     wanted = order.package
-    if order == Order() and (several := _several(quotes, wallet_idr, missing_tokens)):
+    is_first_look = not order.package and order.quantity is None
+    if is_first_look and (several := _several(quotes, wallet_idr, missing_tokens)):
         wanted, quantity = several
-        quotes = shop.quotes(user, quantity=quantity)
+        quotes = shop.quotes(user, quantity=quantity, promo_code=code)
     choices = [
         Choice(
             quote,
@@ -102,6 +108,14 @@ def of(user: User, order: Order, *, wallet_idr: int, missing_tokens: int) -> Che
         promo_code=code,
         problem=problem,
     )
+
+
+def counts(user: User, code: str) -> bool:
+    """Whether a promo code makes any package cheaper, or larger, for `user` now."""
+    try:
+        return bool(code) and bool(shop.quotes(user, promo_code=code))
+    except shop.PromoRefused:
+        return False
 
 
 def _several(quotes: Sequence[shop.Quote], wallet_idr: int, missing_tokens: int) -> tuple[str, int] | None:

@@ -206,7 +206,7 @@ class _Page:
     def done(self, reply: Message | None) -> str:
         """The finished message with the balance, the toast and the composer's button, out of band."""
         if reply is None:
-            return gone(self.language)
+            return gone(self.reply.session_id, self.language)
         with translation.override(self.language), timezone.override(self.time_zone):
             return render_to_string(
                 "chat/_done.html",
@@ -215,10 +215,10 @@ class _Page:
             )
 
 
-def gone(language: str) -> str:
+def gone(session_id: str, language: str) -> str:
     """What takes the place of a reply that was deleted with its chat."""
     with translation.override(language):
-        return render_to_string("chat/_vanished.html")
+        return render_to_string("chat/_vanished.html", {"session_id": session_id})
 
 
 class _Drawing:

@@ -403,6 +403,11 @@ class Message(models.Model):
             return False
         return self.finish_reason == "length" or self.state != self.State.COMPLETE
 
+    @property
+    def is_too_long(self) -> bool:
+        """Whether its provider refused it because more was said than the model takes: the same would be refused again."""
+        return self.state == self.State.FAILED and self.error_kind == "context_too_long"
+
 
 class Attachment(models.Model):
     """An image that somebody attached: a draft until it is sent, then part of a chat. The file is ours, written anew from

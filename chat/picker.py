@@ -81,9 +81,11 @@ class Tries:
 
 def tries(reply: Message, offers: Iterable[Offer], *, available: int) -> Tries:
     """The rest of a reply that was cut off, by its own model or what follows it, else by another one. In the place of one
-    that did not come about its own model again, and after a failure another one. `available`: the tokens that its reader
-    can spend."""
+    that did not come about its own model again, and after a failure another one; where it was too much for its own, only
+    one that takes more. `available`: the tokens that its reader can spend."""
     ready = [offer for offer in offers if offer.is_available]
+    if reply.is_too_long:
+        ready = _larger(reply.model, ready)
     own = _own(reply.model, ready)
     instead = instead_of(reply.model, ready)
     other = instead if reply.state == Message.State.FAILED or not own else None
@@ -93,6 +95,12 @@ def tries(reply: Message, offers: Iterable[Offer], *, available: int) -> Tries:
     go_on = quotes(reply.pk, either[:1]) if reply.is_cut_off else []
     again = either if reply.state != Message.State.COMPLETE else []
     return Tries(next(iter(go_on), None), quotes(reply.parent_id, again) if again else [])
+
+
+def _larger(model: ChatModel | None, offers: Iterable[Offer]) -> list[Offer]:
+    """Those whose window is larger than that of `model`."""
+    least = model.context_tokens if model else 0
+    return [offer for offer in offers if offer.model.context_tokens > least]
 
 
 def _own(model: ChatModel | None, ready: list[Offer]) -> list[Offer]:

@@ -218,20 +218,27 @@ def generate(reply_id: str) -> None:
     connection.close()
 
 
-def close_queued(reply_id: str, state: str, *, error_kind: str = "") -> bool:
+def close_queued(reply_id: str, state: str, *, error_kind: str = "", is_told: bool = True) -> bool:
     """End a reply that no worker has begun. False if one has, or it is over."""
     reply = Message.objects.filter(pk=reply_id, state=State.QUEUED).select_related("model").first()
-    return reply is not None and _close(reply, Outcome(state, error_kind=error_kind, called=False))
+    outcome = Outcome(state, error_kind=error_kind, called=False)
+    return reply is not None and _close(reply, outcome, is_told=is_told)
 
 
 def close_for_owner(reply: Message) -> bool:
     """End an open reply as its reader's Stop would, without waiting for its worker: the chat is being deleted. False if
-    it is over, or went on since it was read."""
+    it is over, or went on since it was read. Who watches it is told by `tell_end`, once the chat is gone: else he would be
+    shown a stopped reply, with a way to go on that leads nowhere."""
     if not reply.is_open:
         return False
     if reply.state == State.QUEUED:
-        return close_queued(reply.pk, State.STOPPED)
-    return _close(reply, Outcome(State.STOPPED, text=_known_text(reply)))
+        return close_queued(reply.pk, State.STOPPED, is_told=False)
+    return _close(reply, Outcome(State.STOPPED, text=_known_text(reply)), is_told=False)
+
+
+def tell_end(reply: Message) -> None:
+    """Have all who watch a reply look at what became of it."""
+    stream.end(reply.pk, reply.epoch, user_id=reply.user_id)
 
 
 def sweep() -> None:
@@ -496,9 +503,15 @@ def _cancelled(live: Live, outcome: Outcome) -> None:
 
 
 def _close(
-    reply: Message, outcome: Outcome, *, only_if: Q | None = None, pauses_s: tuple[float, ...] = PAUSES_S
+    reply: Message,
+    outcome: Outcome,
+    *,
+    only_if: Q | None = None,
+    pauses_s: tuple[float, ...] = PAUSES_S,
+    is_told: bool = True,
 ) -> bool:
-    """Close a reply that is as `reply` says (state and epoch). False if it is not any more. Publish the end if it is over.
+    """Close a reply that is as `reply` says (state and epoch). False if it is not any more. Publish the end if it is over,
+    unless that is left to the caller (`is_told` false).
 
     Harmless to repeat: after a lost connection the same closing either finds the reply open, or finds it closed.
     """
@@ -518,7 +531,8 @@ def _close(
             time.sleep(pause_s)
     if is_over:
         reach("K9")
-        stream.end(reply.pk, reply.epoch, user_id=reply.user_id)
+        if is_told:
+            tell_end(reply)
     return closed
 
 

@@ -213,10 +213,22 @@ def rename(session: Session, title: str) -> None:
 def delete(session: Session) -> None:
     """Delete a conversation and its messages at once. A reply in progress ends first, as if it had been stopped: no
     row may go while it has a hold. Raises `Conflict` where new replies keep beginning."""
+    ended: list[Message] = []
+    try:
+        _delete(session, ended)
+    finally:
+        for reply in ended:
+            replies.tell_end(reply)
+
+
+def _delete(session: Session, ended: list[Message]) -> None:
+    """Adds to `ended` the replies that end for it, of which nobody is told yet."""
     open_replies = Message.objects.filter(session=session, state__in=Message.OPEN)
     for _attempt in range(DELETE_ATTEMPTS):
-        for open_reply in open_replies.select_related("model"):
-            replies.close_for_owner(open_reply)
+        # One by one, so that none is forgotten where a later one fails.
+        ended.extend(
+            reply for reply in open_replies.select_related("model") if replies.close_for_owner(reply)
+        )
         with transaction.atomic():
             # Turns count their messages on this row, so while it is locked none adds a reply between the look and the
             # deletion. Whoever closes a reply locks its row first and this one later: a reply that still looks open is

@@ -52,6 +52,8 @@ from usage import budgets
 NOTICE = "#composer-notice"
 DIALOGS = "#dialogs"
 YEAR_S = 365 * 24 * 3600
+PROMO = "promo_code"
+"""Where a visit remembers the code that counted in the dialog: somebody may have to top up before he buys with it."""
 MODEL_COOKIE = "model"
 
 
@@ -152,6 +154,7 @@ def purchases(request: Request) -> HttpResponse:
         )
     except Problem as problem:
         return noting_delay(_not_sent(request, problem, found, said, order=order), problem)
+    request.session.pop(PROMO, None)
     tokens = number_format(bought.total_tokens, force_grouping=True)
     messages.success(
         request,
@@ -174,6 +177,7 @@ def checkouts(request: Request) -> HttpResponse:
             # Whoever guesses too often is not told of this one either.
             order = replace(order, promo_code="")
             return noting_delay(_packages(request, problem, found, said, order), problem)
+    request.session[PROMO] = order.promo_code if checkout.counts(request.user, order.promo_code) else ""
     return _packages(request, None, found, said, order)
 
 
@@ -548,6 +552,7 @@ def _not_sent(
         "reason": problem.data.get("reason", ""),
         "needs_tokens": isinstance(problem, ledger.Insufficient),
         "needs_budget": isinstance(problem, budgets.BudgetExceeded),
+        "writing_in": found if isinstance(problem, turns.StillWriting) else None,
     }
     if isinstance(problem, IdempotencyMismatch):
         context["notice"] = _("This message has already gone out with other words.")
@@ -606,9 +611,12 @@ def _packages(
         "refusal": problem if order else None,
         "is_wallet": isinstance(problem, ledger.InsufficientWallet),
         "needed": needed,
+        # Tokens that were bought in another tab meanwhile.
+        "has_enough": 0 < needed <= balance.available,
         "checkout": checkout.of(
             request.user,
             order or Order(),
+            remembered_code=request.session.get(PROMO, ""),
             wallet_idr=balance.wallet_idr,
             missing_tokens=needed - balance.available,
         ),
@@ -712,7 +720,7 @@ def _farewell(reply: Message, language: str, problem: Problem) -> str:
     if isinstance(problem, viewers.Leaving):
         return live.event("reconnect", "")
     if isinstance(problem, NotFound):
-        return live.event("done", live.gone(language))
+        return live.event("done", live.gone(reply.session_id, language))
     return live.event("again", render_to_string("chat/_again.html", {"reply": reply}))
 
 

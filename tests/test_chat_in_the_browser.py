@@ -182,6 +182,24 @@ def test_what_was_for_a_deleted_chat_goes_out_as_a_new_one(browser: Browser) -> 
     expect(page.locator("#text")).to_have_value("")
 
 
+def test_what_was_typed_while_a_reply_came_outlives_its_chat(browser: Browser) -> None:
+    page = chat_with(browser, "sim-slow-600x50ms")
+    first = page.url
+    expect(page.locator("article.message--reply")).to_contain_text("word2")
+    page.fill("#text", "Not lost")
+    chat = first.rpartition("/")[2]
+    sessions.delete(Session.objects.get(pk=chat))
+    expect(page.locator("#composer-notice")).to_contain_text("This chat was deleted.")
+    expect(page.locator(f"#chat-{chat}")).to_have_count(0)
+    again = page.get_by_role("button", name="Send it as a new chat")
+    page.fill("#text", "")
+    expect(again).to_be_hidden()
+    page.fill("#text", "Not lost")
+    again.click()
+    page.wait_for_url(lambda address: address != first)
+    expect(page.locator(".message--user")).to_have_text(re.compile("Not lost"))
+
+
 def test_without_a_connection_the_text_stays_and_goes_out_later(browser: Browser) -> None:
     page = chat_with(browser, "sim-words-5")
     expect(page.locator("article[data-state=complete]")).to_be_visible()

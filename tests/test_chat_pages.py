@@ -286,6 +286,28 @@ def test_a_wallet_that_was_emptied_meanwhile_keeps_the_text() -> None:
     assert filled(answer, action="/chat/purchases")["text"] == "It waits"
 
 
+def test_what_was_bought_in_another_tab_sends_the_message_that_waits(simulator: object) -> None:
+    carol = people.carol()
+    people.give_rupiah(carol, 50_000)
+    client = signed_in(carol)
+    here = filled(
+        say(client, "Here", htmx=True, model=simulated_model("sim-words-5")), action="/chat/purchases"
+    )
+    there = filled(
+        say(client, "There", htmx=True, model=simulated_model("sim-words-5")), action="/chat/purchases"
+    )
+    client.post("/chat/purchases", there, headers=HTMX)
+
+    refused = client.post("/chat/purchases", here, headers=HTMX)
+
+    assert refused.status_code == 402
+    assert "you have enough tokens for it by now" in words(refused)
+    assert re.search(r'formaction="/chat/turns" formnovalidate>Send<', refused.content.decode())
+    sent = client.post("/chat/turns", filled(refused, action="/chat/purchases"), headers=HTMX)
+    assert Message.objects.filter(session=chat_of(sent), content="Here").exists()
+    assert Purchase.objects.get(user=carol).price_idr == 50_000
+
+
 @pytest.mark.parametrize("htmx", [True, False])
 def test_a_package_that_changed_meanwhile_is_shown_anew_beside_the_kept_text(
     htmx: bool, simulator: object
@@ -349,6 +371,56 @@ def test_several_and_a_promo_code_are_shown_before_they_are_bought(htmx: bool, s
     bought = Purchase.objects.get(user=carol)
     assert (bought.quantity, bought.promo_code, bought.price_idr) == (3, code, 135_000)
     assert Message.objects.filter(session=chat_of(sent), content="It waits").exists()
+
+
+def test_a_promo_code_waits_for_a_top_up_and_is_forgotten_with_its_purchase(simulator: object) -> None:
+    carol = people.carol()
+    code = PromoCode.objects.create(code=ids.new("CUT").upper(), kind="percent", amount=10).code
+    client = signed_in(carol)
+    model = simulated_model("sim-words-5")
+    refused = say(client, "It waits", htmx=True, model=model)
+    order = {**filled(refused, action="/chat/checkouts"), "quantity": "1", "promo": code}
+    assert client.post("/chat/checkouts", order, headers=HTMX).status_code == 200
+    people.give_rupiah(carol, 275_000)
+
+    back = say(client, "It waits", htmx=True, model=model)
+
+    assert "Rp 45.000" in words(back)
+    form = {**filled(back, action="/chat/purchases"), "package": "starter"}
+    assert form["promo"] == code
+    client.post("/chat/purchases", form, headers=HTMX)
+    assert Purchase.objects.get(user=carol).promo_code == code
+    dear = special_model(ids.new("dear").lower(), input_rate=900_000, output_rate=900_000)
+    assert filled(say(client, "Halo", htmx=True, model=dear.slug), action="/chat/purchases")["promo"] == ""
+
+
+def test_a_remembered_promo_code_that_counts_no_more_is_left_out_without_a_word(simulator: object) -> None:
+    carol = people.carol()
+    people.give_rupiah(carol, 275_000)
+    code = PromoCode.objects.create(code=ids.new("CUT").upper(), kind="percent", amount=10)
+    client = signed_in(carol)
+    model = simulated_model("sim-words-5")
+    refused = say(client, "It waits", htmx=True, model=model)
+    order = {**filled(refused, action="/chat/checkouts"), "quantity": "1", "promo": code.code}
+    client.post("/chat/checkouts", order, headers=HTMX)
+    PromoCode.objects.filter(pk=code.pk).delete()
+    back = say(client, "It waits", htmx=True, model=model)
+    assert filled(back, action="/chat/purchases")["promo"] == ""
+    assert "checkout-problem" not in back.content.decode()
+
+
+@pytest.mark.parametrize("htmx", [True, False])
+def test_what_has_to_wait_for_a_reply_that_is_not_shown_leads_to_it(htmx: bool, simulator: object) -> None:
+    """In another tab a reply was asked for; this one shows neither that nor a way to stop it."""
+    alice = people.alice()
+    reply = told(alice, script="sim-words-5")
+    client = signed_in(alice)
+    form = {**filled(client.get(page_of(reply.session)), id="composer"), "text": "And then?"}
+    ask(alice, "From another tab", session=reply.session)
+    answer = client.post(f"{page_of(reply.session)}/turns", form, headers=HTMX if htmx else {})
+    assert answer.status_code == 409
+    assert "A reply is still being written in this chat." in words(answer)
+    assert re.search(rf'href="{page_of(reply.session)}"[^>]*>Show it', answer.content.decode())
 
 
 def test_a_code_counts_only_for_the_packages_that_it_is_for(simulator: object) -> None:
@@ -516,6 +588,22 @@ def test_a_failed_reply_offers_another_try_and_another_model(simulator: object) 
     assert "message--user" not in answer.content.decode(), "the question stands there already"
     assert tried.model is not None
     assert tried.model.slug == other
+
+
+def test_a_chat_that_is_too_long_offers_what_takes_more(simulator: object) -> None:
+    alice = people.alice()
+    alike = special_model("of-the-same-window")
+    larger = special_model("of-a-larger-window", context_tokens=1_000_000, position=alike.position + 1)
+    reply = told(alice, "Halo & apa kabar?", script="sim-context")
+    offered = picker.tries(reply, catalogue.offers(), available=10_500).again
+    assert [quote.offer.model.context_tokens > 8192 for quote in offered] == [True]
+    page = signed_in(alice).get(page_of(reply.session))
+    assert "This chat is too long for" in words(page, "main")
+    assert "Retry" not in words(page, "main")
+    assert 'href="/?text=Halo%20%26%20apa%20kabar%3F"' in page.content.decode()
+    ChatModel.objects.filter(pk=larger.pk).update(context_tokens=8192)
+    ChatModel.objects.filter(context_tokens__gt=8192).update(is_offered=False)
+    assert picker.tries(reply, catalogue.offers(), available=10_500).again == []
 
 
 def test_another_try_says_before_the_click_what_it_costs_at_most(simulator: object) -> None:

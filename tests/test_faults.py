@@ -43,7 +43,7 @@ TOLD = {
     "policy": REFUSED,
     "broken_stream": BROKE_OFF,
 }
-"""What a reader is told where it is not `AWAY`."""
+"""What a reader is told where it is not `AWAY`, or `BROKE_OFF` after a part of the text."""
 TWICE = frozenset({"overloaded", "server"})
 """Failures after which the only route is asked once more (`rate_limit` names a wait here that is too long)."""
 NOT_AGAIN = ("n8n",)
@@ -291,7 +291,7 @@ def test_a_failure_is_told_as_it_is_and_costs_nothing(connected: CannedServer, f
 
     assert (reply.state, reply.error_kind, reply.content) == ("failed", fault.kind, fault.text)
     page = page_of(reply)
-    assert TOLD.get(fault.kind, AWAY) in page
+    assert TOLD.get(fault.kind, BROKE_OFF if fault.text else AWAY) in page
     assert ("What was written is kept" if fault.text else "Your message is kept") in page
     if fault.headers == WAIT:
         assert re.search(r"Try again in (1\d|20) seconds\.", page)
