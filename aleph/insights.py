@@ -91,14 +91,15 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class ModelLine:
-    """One model. Widths are per cent of the longest bar, as SVG wants them."""
+    """One model. Widths are per cent of the longest bar, as SVG wants them. The costs are None where none of its calls has a
+    price, so that what is not known does not look like a margin of all."""
 
     name: str
     calls: int
     tokens: int
     charged_tokens: int
     charged_idr: int
-    cost_usd: Decimal
+    cost_usd: Decimal | None
     cost_idr: int | None
     bar: str
     cost_bar: str
@@ -298,7 +299,14 @@ def by_model(period: Period, rows: Rows | None = None) -> list[ModelLine]:
     """Most charged first, then most used."""
     rate = currency.rate_on(period.last)
     sums: dict[str, dict[str, Any]] = {}
-    told = ("calls", "total_tokens", "charged_tokens", "charged_idr_thousandths", "total_cost_usd")
+    told = (
+        "calls",
+        "unpriced",
+        "total_tokens",
+        "charged_tokens",
+        "charged_idr_thousandths",
+        "total_cost_usd",
+    )
     by = ("label", "model")
     if rows is None:
         rows = rollups.totals(since=period.since, until=period.until, by=by, only=told)
@@ -306,7 +314,11 @@ def by_model(period: Period, rows: Rows | None = None) -> list[ModelLine]:
         line = sums.setdefault(name_for_people(row["label"], row["model"]), defaultdict(int))
         for name in told:
             line[name] += row[name]
-    costs = {name: currency.in_idr(line["total_cost_usd"], rate) for name, line in sums.items()}
+    unpriced = {name for name, line in sums.items() if line["unpriced"] == line["calls"]}
+    costs = {
+        name: None if name in unpriced else currency.in_idr(line["total_cost_usd"], rate)
+        for name, line in sums.items()
+    }
     longest = max(
         [1, *(max(line["charged_idr_thousandths"] // 1000, costs[name] or 0) for name, line in sums.items())]
     )
@@ -317,7 +329,7 @@ def by_model(period: Period, rows: Rows | None = None) -> list[ModelLine]:
             tokens=line["total_tokens"],
             charged_tokens=line["charged_tokens"],
             charged_idr=line["charged_idr_thousandths"] // 1000,
-            cost_usd=line["total_cost_usd"],
+            cost_usd=None if name in unpriced else line["total_cost_usd"],
             cost_idr=costs[name],
             bar=_share(line["charged_idr_thousandths"] // 1000, longest),
             cost_bar=_share(costs[name] or 0, longest),

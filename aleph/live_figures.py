@@ -80,11 +80,11 @@ class _Page:
         newest = figures.newest(user)
         balance = neighbours.ask().balance_of(user)
         writing = neighbours.ask().being_written(user)
-        seen = figures.seen(newest, balance.available, is_writing=bool(writing))
+        today = Wish.read(user, {}).today
+        seen = figures.seen(newest, today, balance.available, is_writing=bool(writing))
         if seen == self.seen and not writing:
             return ""
         with translation.override(self.language), timezone.override(self.time_zone):
-            today = Wish.read(user, {}).today
             # All calls of some weeks: read again only when there are others.
             if self._past_until != (newest, today):
                 self._past, self._past_until = figures.read(user), (newest, today)

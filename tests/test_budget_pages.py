@@ -1,9 +1,13 @@
 """Budgets on pages, in the API, in the administration, and what a refused message meets."""
 
+import re
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone, translation
@@ -15,7 +19,8 @@ from tests import people
 from tests.product import Product, simulated_model
 from tests.stories_of_chat import ask
 from tests.stories_of_usage import call_of
-from usage import budget_terms, budgets
+from usage import budget_terms, budgets, limit_field
+from usage.limit_field import LimitField
 from usage.models import Budget, BudgetPeriod
 
 LIST, ADD = "/usage/budgets", "/usage/budgets/add"
@@ -80,6 +85,9 @@ class TestPages:
             ({"limit": "0"}, "A limit is above 0"),
             ({"limit": "0.5", "unit": "token"}, "Tokens are whole"),
             ({"limit": "9" * 15}, "not astronomical"),
+            ({"limit": "0,50"}, "Write the number as in 1,234.5."),
+            ({"limit": "1,5"}, "Write the number as in 1,234.5."),
+            ({"limit": "12,34,567"}, "Write the number as in 1,234.5."),
             ({"thresholds": "half"}, "whole percentages"),
             ({"thresholds": "0"}, "percentages from 1 to 200"),
             ({"scope": "company:1"}, "Select a valid choice"),
@@ -284,6 +292,31 @@ class TestHeaders:
         assert (budget.current.spent, budget.current.reserved) == (answer.json()["data"]["tokensUsed"], 0)
 
 
+class TestLimitsInIndonesian:
+    @pytest.fixture(autouse=True)
+    def in_indonesian(self, in_english: None) -> Iterator[None]:
+        with translation.override("id"):
+            yield
+
+    @pytest.mark.parametrize(
+        ("said", "meant"),
+        [("0,50", "0.5"), ("0.50", "0.5"), ("0,125", "0.125"), ("1.250", "1250"), ("1.250,5", "1250.5")],
+    )
+    def test_both_separators_are_read_as_they_are_meant(self, said: str, meant: str) -> None:
+        assert LimitField().clean(said) == Decimal(meant)
+
+    def test_what_would_become_a_thousandfold_is_refused(self) -> None:
+        with pytest.raises(ValidationError, match=r"1\.234,5"):
+            LimitField().clean("0.005")
+
+    def test_a_limit_that_is_saved_as_it_is_shown_stays(self, db: None) -> None:
+        budget = budget_of(people.alice(), limit=1_125_000_000_000, unit="usd")
+        widget = LimitField().widget
+        value = widget.format_value(limit_field.shown(budget, budget.limit))
+        assert value == "1,125"
+        assert LimitField().clean(value) == Decimal("1.125")
+
+
 class TestAdministration:
     WISH = {
         "scope": "everyone",
@@ -294,13 +327,27 @@ class TestAdministration:
         "told_at": "80",
     }
 
+    def test_a_budget_that_staff_save_as_it_is_shown_stays(self, db: None) -> None:
+        client = signed_in(people.dewi())
+        client.post(reverse("admin:usage_budget_add"), self.WISH | {"unit": "usd", "amount": "1.125"})
+        budget = Budget.objects.get(scope="everyone")
+        place = reverse("admin:usage_budget_change", args=[budget.pk])
+        client.cookies[settings.LANGUAGE_COOKIE_NAME] = "id"
+        shown = client.get(place, headers={"accept-language": "id"}).content.decode()
+        amount = re.search(r'name="amount" value="([^"]+)"', shown)
+        assert amount is not None
+        terms = {"amount": amount[1], "action": "warn", "told_at": "80"}
+        client.post(place, terms, headers={"accept-language": "id"})
+        budget.refresh_from_db()
+        assert (amount[1], budget.limit) == ("1,125", 1_125_000_000_000)
+
     def test_staff_set_change_and_end_a_budget_for_everyone(self, db: None) -> None:
         client = signed_in(people.dewi())
         assert client.post(reverse("admin:usage_budget_add"), self.WISH).status_code == 302
         budget = Budget.objects.get(scope="everyone")
         assert (budget.is_by_staff, budget.limit, budget.thresholds) == (True, 1_000, [80])
         place = reverse("admin:usage_budget_change", args=[budget.pk])
-        assert "1000" in text_of(client.get(place))
+        assert 'name="amount" value="1,000"' in text_of(client.get(place))
         client.post(place, {"amount": "5000", "action": "block", "told_at": "50, 90"})
         budget.refresh_from_db()
         now = timezone.now()

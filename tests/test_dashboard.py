@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.auth.models import Permission
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -191,6 +191,17 @@ def test_days_may_be_picked_and_many_are_drawn_by_week() -> None:
     assert sales.content.decode("utf-8-sig").startswith("from,to,package,revenueIdr")
 
 
+def test_a_model_without_a_price_has_no_margin() -> None:
+    call_of(
+        people.alice(), provider="acme", model="new", label="New", charged_tokens=180, value_idr_per_1k=4762
+    )
+    line = insights.by_model(PERIOD)[0]
+    assert (line.name, line.charged_idr) == ("New", 857)
+    assert (line.cost_usd, line.cost_idr, line.margin_percent) == (None, None, None)
+    page = client_of(people.dewi()).get(reverse("admin:dashboard"), headers={"accept-language": "en"})
+    assert "no price" in page.content.decode()
+
+
 def test_how_far_estimates_are_off_is_published() -> None:
     Calibration.objects.create(
         model="gpt-4o", kind="prose", factor=1000, reserve=1300, observations=10**9, errors=[10, 42, 900]
@@ -201,9 +212,17 @@ def test_how_far_estimates_are_off_is_published() -> None:
     assert "4.2%" in shown
 
 
+def test_made_up_calls_are_not_asked_for_in_vain() -> None:
+    before = User.objects.count()
+    for wrong in ({"rows": -5}, {"people": -1}, {"days": 0}):
+        with pytest.raises(CommandError):
+            call_command("seed_usage", **({"rows": 1, "people": 1} | wrong))
+    assert User.objects.count() == before
+
+
 def test_made_up_calls_are_plausible() -> None:
     call_command("seed_usage", rows=60, people=2, days=9, verbosity=0)
-    assert TokenUsage.objects.filter(operation_id__startswith="seed_").count() in (59, 60)
+    assert TokenUsage.objects.filter(operation_id__startswith="seed_").count() == 60
     while rollups.run():
         pass
     assert not list(rollups.differences())

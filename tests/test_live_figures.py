@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from django.utils import translation
+from django.utils import timezone, translation
 
 from aleph import live_figures
 from aleph.threads import in_thread
@@ -98,6 +99,21 @@ def test_whoever_knows_everything_is_told_nothing_and_then_what_comes(
     shown = shown_on(page, meanwhile=lambda: call_of(alice), until=lambda shown: "calls" in shown.events)
     assert shown.events == ["figures", "calls"]
     assert shown.tokens_today == 2400
+
+
+def test_at_midnight_the_day_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    alice = people.alice()
+    page = browser_of(alice)
+    call_of(alice)
+    monkeypatch.setattr(live_figures, "LOOK_S", 0.1)
+    tomorrow = timezone.now() + timedelta(days=1)
+
+    def midnight() -> None:
+        monkeypatch.setattr(timezone, "now", lambda: tomorrow)
+
+    shown = shown_on(page, meanwhile=midnight, until=lambda shown: "figures" in shown.events)
+    assert shown.events == ["figures"]
+    assert shown.tokens_today == 0
 
 
 def test_a_reply_counts_in_while_it_is_written_and_as_its_call_when_it_is_over() -> None:

@@ -136,7 +136,7 @@ def test_everybody_who_reads_costs_reads_the_right_ones(wrong: ModelPrice) -> No
     written()
     wish, rates = Wish.read(alice, {"days": "30"}), currency.rates_until(timezone.localdate())
 
-    def costs_told() -> set[Decimal]:
+    def costs_told() -> set[Decimal | None]:
         period = insights.Period(30, wish.zone)
         by_day = history.by_day(alice, wish.first, wish.last)
         return {

@@ -122,3 +122,22 @@ def test_without_javascript_the_page_says_the_same(browser: Browser) -> None:
     page.get_by_label("Model", exact=True).select_option("GPT-4o")
     page.get_by_role("button", name="Show").click()
     expect(page.locator("#calls tbody tr")).to_have_count(3)
+
+
+def test_ten_digits_of_rupiah_fit_into_the_cards_of_staff(browser: Browser) -> None:
+    used(people.alice())
+    page = browser.page(user=people.dewi(), viewport={"width": 1280, "height": 800})
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.goto("/admin/dashboard/")
+        values = page.locator(".figure__value, .bars__fold")
+        assert (
+            values.evaluate_all(
+                """values => values.map(value => {
+                value.textContent = 'Rp 9.888.888.888'
+                const box = value.closest('td, .figure')
+                return box.scrollWidth - box.clientWidth
+            })"""
+            )
+            == [0] * values.count()
+        )

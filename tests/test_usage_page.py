@@ -406,6 +406,12 @@ def test_a_call_without_a_price_says_so(page: Client, alice: User) -> None:
     shown = page.get("/usage").content.decode()
     assert "no price" in shown
     assert "without 1 call that has no price yet" in shown
+    for panel, end in (("by-model-heading", "<tfoot>"), ("by-operation-heading", "</section>")):
+        lines = shown[shown.index(panel) :]
+        lines = lines[: lines.index(end)]
+        assert "no price" in lines
+        assert "$0.00" not in lines
+        assert "Rp 0" not in lines
 
 
 def test_the_range_is_picked_in_the_address(page: Client, alice: User) -> None:

@@ -19,7 +19,8 @@ from aleph.accounts.models import User, validate_time_zone
 from aleph.problems import Problem
 from aleph.staff import LongList, ReadOnlyAdmin, by_period
 from aleph.templatetags.aleph import signed_usd
-from usage import budget_terms, budgets, calibration, proposals, recosting
+from usage import budget_terms, budgets, calibration, limit_field, proposals, recosting
+from usage.limit_field import LimitField
 from usage.models import (
     Budget,
     Calibration,
@@ -484,13 +485,7 @@ class CalibrationAdmin(ReadOnlyAdmin):
 class BudgetForm(forms.ModelForm):
     """A budget of staff's. What it is for and counted in stays; its terms may change at any time."""
 
-    amount = forms.DecimalField(
-        label=_("limit"),
-        max_digits=30,
-        decimal_places=12,
-        localize=True,
-        help_text=_("In tokens, or in US dollars of what calls cost us."),
-    )
+    amount = LimitField(label=_("limit"), help_text=_("In tokens, or in US dollars of what calls cost us."))
     told_at = forms.CharField(
         label=_("tell at, percent"),
         required=False,
@@ -506,7 +501,7 @@ class BudgetForm(forms.ModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.instance.pk:
-            self.fields["amount"].initial = budgets.plain(self.instance, self.instance.limit)
+            self.fields["amount"].initial = limit_field.shown(self.instance, self.instance.limit)
             self.fields["told_at"].initial = ", ".join(map(str, self.instance.thresholds))
 
     def clean(self) -> dict[str, Any]:

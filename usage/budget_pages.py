@@ -19,8 +19,9 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from aleph.accounts.models import ApiKey, User
 from aleph.pages import page
 from aleph.problems import Problem
-from usage import budget_terms, budgets
+from usage import budget_terms, budgets, limit_field
 from usage.budgets import Action, Every, Scope, Unit
+from usage.limit_field import LimitField
 from usage.models import Budget, BudgetPeriod
 
 PERIODS_SHOWN = 12
@@ -132,9 +133,7 @@ class Percents(forms.CharField):
 class TermsForm(forms.Form):
     """What may be changed of a budget."""
 
-    limit = forms.DecimalField(
-        label=gettext_lazy("Limit"), max_digits=30, decimal_places=12, min_value=Decimal(0), localize=True
-    )
+    limit = LimitField(label=gettext_lazy("Limit"), min_value=Decimal(0))
     action = forms.ChoiceField(label=gettext_lazy("At the limit"), choices=CHOICES_OF_ACTION)
     thresholds = Percents(label=gettext_lazy("Tell me at, percent"), required=False)
 
@@ -302,9 +301,8 @@ def _later(budget: Budget, now: datetime) -> str:
 
 def _terms_of(budget: Budget) -> dict[str, Any]:
     """What was wanted last, which may hold from the next day on."""
-    limit = budgets.in_unit(budget, budget.later_limit or budget.limit)
     return {
-        "limit": limit.normalize() if limit != limit.to_integral_value() else int(limit),
+        "limit": limit_field.shown(budget, budget.later_limit or budget.limit),
         "action": budget.later_action or budget.action,
         "thresholds": _percents(budget.thresholds),
     }

@@ -78,7 +78,7 @@ class Figures:
     @property
     def seen(self) -> str:
         """What whoever is shown these has seen."""
-        return seen(self.newest, self.available_tokens, is_writing=bool(self.writing))
+        return seen(self.newest, self.today, self.available_tokens, is_writing=bool(self.writing))
 
     @property
     def month_end_range(self) -> str:
@@ -145,10 +145,10 @@ def newest(user: User) -> str:
     return calls.values_list("id", flat=True).first() or ""
 
 
-def seen(newest: str, available_tokens: int, *, is_writing: bool) -> str:
+def seen(newest: str, today: date, available_tokens: int, *, is_writing: bool) -> str:
     """What the figures go by, beside the time of day: the same means that they are the same, unless something is being
-    written. The end of what was written is a change, too."""
-    return f"{newest}.{available_tokens}{'+' if is_writing else ''}"
+    written. The end of what was written is a change, too, and so is midnight."""
+    return f"{newest}.{today}.{available_tokens}{'+' if is_writing else ''}"
 
 
 def read(user: User, *, since: date | None = None) -> Daily:

@@ -82,6 +82,11 @@ class Line:
     share_percent: int
     is_rest: bool = False
 
+    @property
+    def is_unpriced(self) -> bool:
+        """Whether nobody knows what any of these calls cost."""
+        return self.sums.calls > 0 and self.sums.unpriced == self.sums.calls
+
 
 @dataclass(frozen=True, slots=True)
 class Column:

@@ -7,7 +7,6 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
@@ -56,6 +55,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.DEVELOPMENT:
             raise CommandError("Made-up calls live in development only.")
+        if options["rows"] < 0 or options["people"] < 0 or options["days"] < 1:
+            raise CommandError("Rows and people are not negative, and a day is the least.")
         began = time.monotonic()
         dice = random.Random(options["seed"])  # noqa: S311
         people = self._people(dice, options["people"], options["days"])
@@ -87,10 +88,10 @@ class Command(BaseCommand):
             for hour in range(24)
         ]
         whole = sum(weight for _hour, weight in hours)
-        share = Decimal(0)
+        reached = 0
         for hour, weight in hours:
-            before, share = int(share), share + Decimal(rows * weight) / whole
-            calls = int(share) - before
+            before, reached = rows * reached // whole, reached + weight
+            calls = rows * reached // whole - before
             yield from sorted(hour + timedelta(seconds=dice.random() * 3600) for _nth in range(calls))
 
     def _calls(
