@@ -11,7 +11,7 @@ import pytest
 
 from chat import providers
 from chat.providers import exchange, wire
-from chat.providers.base import Counts, Finish, Text
+from chat.providers.base import Clocks, Counts, Finish, Text
 from chat.providers.openai_compatible import Dialect, OpenAICompatible
 from tests.clock import in_time
 from tests.listening import QUESTION, Heard, ask, prompt
@@ -133,8 +133,9 @@ def test_a_connection_serves_one_call_after_the_other(simulator: Simulator, open
 
 def test_two_hundred_answers_arrive_at_once(simulator: Simulator, openai: OpenAICompatible) -> None:
     heard: list[Heard] = []
+    patient = Clocks(connect_s=20, first_byte_s=20, idle_s=20, total_s=20)
     threads = [
-        threading.Thread(target=lambda: heard.append(ask(openai, prompt("sim-slow-10x50ms"))))
+        threading.Thread(target=lambda: heard.append(ask(openai, prompt("sim-slow-10x50ms"), clocks=patient)))
         for _ in range(200)
     ]
     for thread in threads:

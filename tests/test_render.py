@@ -584,7 +584,7 @@ def test_a_long_reply_costs_its_length_and_not_its_square() -> None:
     started = time.thread_time()
     for number in range(1_500):
         live.feed(f"Paragraph {number} has *some* words.\n\n")
-    assert time.thread_time() - started < 2
+    assert time.thread_time() - started < 5
 
 
 def test_replies_are_rendered_in_many_threads_at_once() -> None:
@@ -638,14 +638,14 @@ def test_a_hostile_text_takes_no_longer_than_a_long_one(pattern: str) -> None:
     text = pattern * (80_000 // len(pattern))
     started = time.thread_time()
     render(text)
-    assert time.thread_time() - started < 2
+    assert time.thread_time() - started < 5
 
 
 def test_many_formulas_and_much_code_are_drawn_up_to_an_allowance() -> None:
     text = "".join(f"$x_{{{n}}}$ " for n in range(4_000))
     started = time.thread_time()
     html = render(text)
-    assert time.thread_time() - started < 2
+    assert time.thread_time() - started < 5
     assert 1_000 < html.count("<math") < 3_000
     assert html.count("<math") + html.count("<code>") == 4_000
     shown, _ = in_pieces(text, [3_000, 20_000])

@@ -177,8 +177,8 @@ def test_a_second_start_is_quick_and_keeps_people_money_and_keys(
     used_folder: tuple[Path, Run], running: Run
 ) -> None:
     _, first = used_folder
-    # Less than 5 s on two cores. Seconds would tell more of what else runs on this machine than of the start.
-    assert running.work_s < 2 * 5
+    # The five processes start, and nothing is set up. Seconds would tell more of the machine than of the start.
+    assert running.work_s < first.work_s / 2
     assert "Setting up the database" not in running.output
     assert "Collecting" not in running.output
     for kept in (r"demo@aleph\.test +(\S+)", r"API key +(alp_\S+)"):
